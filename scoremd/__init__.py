@@ -1,0 +1,1 @@
+"""Molecular dynamics with the forces of a diffusion model."""

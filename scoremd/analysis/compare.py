@@ -1,0 +1,244 @@
+"""Do samples, simulation and reference agree? `compare` measures, `Comparison` holds the answer.
+
+Always three columns: samples against reference, simulation against reference, samples against simulation. Without a
+reference only the third can be filled, and its floor is between halves of the simulation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mdtraj
+import numpy as np
+
+from scoremd.analysis.basins import RAMACHANDRAN
+from scoremd.analysis.collective_variables import require_molecule
+from scoremd.analysis.files import write_text
+from scoremd.analysis.intervals import Estimate, difference
+from scoremd.analysis.metrics import Divergence, compare_js, compare_pmf
+from scoremd.analysis.observed import Observed, observe
+from scoremd.analysis.structure import BondDifference, Limits, compare_bond
+from scoremd.analysis.table import COLUMNS, Row, ensemble_rows, pair_rows
+from scoremd.errors import ScoreMDError
+
+if TYPE_CHECKING:
+    from scoremd.data import Ensemble
+    from scoremd.systems import System
+
+#: Consecutive blocks that stand for trajectories where the simulation's are not named.
+TIME_BLOCKS = 20
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One column: how two ensembles differ.
+
+    Attributes
+    ----------
+    title
+        Such as ``samples vs reference``.
+    js
+        Jensen-Shannon divergence of (phi, psi), nats.
+    pmf
+        Error of the free energy, (kT)**2.
+    basins
+        Difference of each population, first less second.
+    bonds
+        Difference of each bonded distance.
+    """
+
+    title: str
+    js: Divergence
+    pmf: Divergence
+    basins: dict[str, Estimate]
+    bonds: tuple[BondDifference, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Samples, simulation and reference, measured against each other.
+
+    Attributes
+    ----------
+    title
+        Of the system.
+    temperature
+        Kelvin.
+    ensembles
+        What is there of ``reference``, ``samples``, ``simulation``.
+    pairs
+        The columns that can be filled, by their title.
+    lost_replicas
+        Replicas of the simulation that blew up; their frames are not in it.
+    time_blocks
+        Whether intervals of the simulation come from consecutive blocks, its trajectories not having been named.
+    seed
+        Of the random subsamples.
+    """
+
+    title: str
+    temperature: float
+    ensembles: dict[str, Observed]
+    pairs: dict[str, Pair]
+    lost_replicas: int
+    time_blocks: bool
+    seed: int
+
+    def rows(self) -> list[Row]:
+        """The table of the three columns as text: (metric with its unit, then a cell for each of `COLUMNS`)."""
+        return pair_rows(self)
+
+    def ensemble_rows(self) -> list[Row]:
+        """The table of what each ensemble shows alone, as text: (quantity, reference, samples, simulation)."""
+        return ensemble_rows(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers, without the frames: nested dictionaries that JSON can hold."""
+        return {
+            "system": self.title,
+            "temperature_K": self.temperature,
+            "seed": self.seed,
+            "lost_replicas": self.lost_replicas,
+            "simulation_intervals": "time blocks" if self.time_blocks else "trajectories",
+            "ensembles": {
+                name: {
+                    "frames": seen.n_frames,
+                    "trajectories": seen.n_groups,
+                    "populations": {basin: asdict(value) for basin, value in seen.basins.items()},
+                    "broken_bonds": asdict(seen.broken),
+                    "clashes": asdict(seen.clashing),
+                    "mirror_images": None if seen.mirrored is None else asdict(seen.mirrored),
+                }
+                for name, seen in self.ensembles.items()
+            },
+            "comparisons": {
+                title: {
+                    "js_nats": asdict(pair.js),
+                    "pmf_kT2": asdict(pair.pmf),
+                    "population_differences": {basin: asdict(value) for basin, value in pair.basins.items()},
+                    "bonds_pm": [asdict(bond) for bond in pair.bonds],
+                }
+                for title, pair in self.pairs.items()
+            },
+        }
+
+    def to_json(self, path: str | os.PathLike[str]) -> Path:
+        """Write `to_dict` as JSON; the file appears whole or not at all."""
+        return write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def compare(
+    samples: mdtraj.Trajectory | None,
+    simulation: mdtraj.Trajectory | None,
+    system: System,
+    *,
+    simulation_groups: np.ndarray | None = None,
+    reference: Ensemble | None = None,
+    lost_replicas: int = 0,
+    seed: int = 0,
+) -> Comparison:
+    """Compare independent samples, a simulation and a reference ensemble of one molecule.
+
+    Parameters
+    ----------
+    samples
+        Independent samples of the system's beads, or None.
+    simulation
+        Frames of all replicas that lived, equilibration dropped, or None.
+    system
+        The molecule.
+    simulation_groups
+        (frame,) replica of each frame of the simulation, the unit of its intervals. None: a single trajectory, cut into
+        `TIME_BLOCKS` consecutive blocks; too narrow if it is slower than such a block.
+    reference
+        Ensemble of the same beads, or None.
+    lost_replicas
+        Number of replicas that blew up: counted and reported.
+    seed
+        Of the random subsamples.
+
+    Returns
+    -------
+    Comparison
+        The measurements.
+
+    Raises
+    ------
+    ScoreMDError
+        If fewer than two ensembles are given, one is of another molecule, has fewer than two frames or coordinates that
+        are not finite, or the number of lost replicas is negative.
+
+    Examples
+    --------
+    >>> comparison = compare(samples, traj, system, simulation_groups=replica, reference=system.reference_ensemble())
+    >>> comparison.pairs["samples vs simulation"].js.excess
+    """
+    if lost_replicas < 0:
+        raise ScoreMDError(f"the number of lost replicas cannot be {lost_replicas}; it is zero or more")
+    given = {
+        "reference": None if reference is None else reference.to_mdtraj(system.bonds),
+        "samples": samples,
+        "simulation": simulation,
+    }
+    trajectories = {name: traj for name, traj in given.items() if traj is not None}
+    if len(trajectories) < 2:
+        raise ScoreMDError("nothing to compare: at least two of samples, simulation and reference are needed")
+    for name, traj in trajectories.items():
+        require_molecule(traj, system.topology().n_atoms, name)
+    groups: dict[str, np.ndarray | None] = {"reference": reference.walker if reference else None, "samples": None}
+    if simulation is not None:
+        time_blocks = np.arange(simulation.n_frames) * TIME_BLOCKS // simulation.n_frames
+        groups["simulation"] = time_blocks if simulation_groups is None else simulation_groups
+    # Without a reference the two ensembles together say what is normal.
+    normal = trajectories["reference"] if reference is not None else mdtraj.join(list(trajectories.values()))
+    limits = Limits.of(normal, system.bonds)
+    ensembles = {
+        name: observe(traj, system, groups=groups[name], limits=limits, basins=RAMACHANDRAN, name=name)
+        for name, traj in trajectories.items()
+    }
+    atoms = list(system.topology().atoms)
+    names = ["–".join(f"{atom.residue.name} {atom.name}" for atom in (atoms[i], atoms[j])) for i, j in system.bonds]
+    pairs = {
+        title: _pair(title, ensembles[first], ensembles[second], ensembles.get("reference"), names, seed)
+        for first, second, title in COLUMNS
+        if first in ensembles and second in ensembles
+    }
+    return Comparison(
+        title=system.title,
+        temperature=system.temperature,
+        ensembles=ensembles,
+        pairs=pairs,
+        lost_replicas=lost_replicas,
+        time_blocks=simulation is not None and simulation_groups is None,
+        seed=seed,
+    )
+
+
+def _pair(  # noqa: PLR0917
+    title: str, a: Observed, b: Observed, reference: Observed | None, names: list[str], seed: int
+) -> Pair:
+    """One column; the floor is the reference's, or b's own where b is the reference or there is none."""
+    floor = None if reference is None or reference is b else reference
+    counted = None if floor is None else floor.ramachandran
+    return Pair(
+        title=title,
+        js=compare_js(a.ramachandran, b.ramachandran, reference=counted, seed=seed),
+        pmf=compare_pmf(a.ramachandran, b.ramachandran, reference=counted, seed=seed),
+        basins={basin: difference(a.basins[basin], b.basins[basin]) for basin in a.basins},
+        bonds=tuple(
+            compare_bond(
+                name,
+                a.lengths[:, k],
+                b.lengths[:, k],
+                groups_a=a.groups,
+                groups_b=b.groups,
+                reference=None if floor is None else floor.lengths[:, k],
+                seed=seed,
+            )
+            for k, name in enumerate(names)
+        ),
+    )

@@ -1,0 +1,145 @@
+"""Figures of a comparison, one panel each, for notebooks and the report.
+
+Every function returns a new `matplotlib.figure.Figure` that no window or backend knows of: a notebook shows it,
+`savefig` writes it. Black ink and a transparent ground, so that the report can take its ink from the page.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from scoremd.analysis.free_energy import free_energy_difference, free_energy_map, free_energy_profile
+from scoremd.analysis.observed import BINS
+from scoremd.analysis.structure import PICOMETRES
+from scoremd.analysis.table import ENSEMBLES
+from scoremd.units import thermal_energy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from scoremd.analysis.compare import Comparison
+
+COLOURS = {"reference": "#000000", "samples": "#2a7bd1", "simulation": "#e07b00"}
+STYLES = {"reference": "-", "samples": "--", "simulation": "-."}
+#: Colour scales end here: kJ/mol. What is rarer than the first is drawn in its last colour.
+HIGHEST, LARGEST_DIFFERENCE = 25.0, 4.0
+_EMPTY = "#80808030"
+_TICKS = (-180, -90, 0, 90, 180)
+
+
+def _panel(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
+
+
+def _map(values: np.ndarray, colours: str, low: float, high: float, label: str) -> Figure:
+    """One (phi bin, psi bin) map over the Ramachandran plane."""
+    figure, axes = _panel(3.5, 2.9)
+    axes.set_facecolor(_EMPTY)
+    axes.patch.set_alpha(None)
+    extent = (-180, 180, -180, 180)
+    image = axes.imshow(
+        values.T, origin="lower", aspect="auto", extent=extent, cmap=colours, vmin=low, vmax=high, interpolation="none"
+    )
+    axes.set(xlabel="φ (°)", ylabel="ψ (°)", xticks=_TICKS, yticks=_TICKS)
+    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def ramachandran(comparison: Comparison, ensemble: str) -> Figure:
+    """Free energy over (phi, psi) of one ensemble, on the scale that all ensembles of the comparison share.
+
+    Parameters
+    ----------
+    comparison
+        What `compare` gave.
+    ensemble
+        ``reference``, ``samples`` or ``simulation``.
+
+    Returns
+    -------
+    Figure
+        -kT ln p in kJ/mol, zero at the lowest cell of all ensembles; empty cells are grey.
+    """
+    kt = thermal_energy(comparison.temperature)
+    maps = {name: free_energy_map(seen.map(), kt) for name, seen in comparison.ensembles.items()}
+    lowest = min(float(np.nanmin(values)) for values in maps.values())
+    return _map(maps[ensemble] - lowest, "viridis_r", 0, HIGHEST, "free energy (kJ/mol)")
+
+
+def ramachandran_difference(comparison: Comparison, first: str, second: str) -> Figure:
+    """Free energy of the first ensemble less that of the second, kJ/mol; grey where either has too few frames.
+
+    On a grid half as fine as the maps', so that chance shows less.
+    """
+    kt = thermal_energy(comparison.temperature)
+    a, b = (
+        comparison.ensembles[name].map().reshape(BINS // 2, 2, BINS // 2, 2).sum((1, 3)) for name in (first, second)
+    )
+    change = free_energy_difference(a, b, kt)
+    return _map(change, "RdBu_r", -LARGEST_DIFFERENCE, LARGEST_DIFFERENCE, "difference (kJ/mol)")
+
+
+def profile(comparison: Comparison, variable: str) -> Figure:
+    """Free energy along ``phi`` or ``psi`` of all ensembles, with 95 % bands over trajectories, kJ/mol."""
+    column = ("phi", "psi").index(variable)
+    figure, axes = _panel(4.6, 2.8)
+    for name in ENSEMBLES:
+        if name in comparison.ensembles:
+            seen = comparison.ensembles[name]
+            line = free_energy_profile(
+                seen.angles[:, column],
+                range=(-np.pi, np.pi),
+                bins=BINS,
+                thermal_energy=thermal_energy(comparison.temperature),
+                groups=seen.groups,
+                seed=comparison.seed,
+            )
+            x = np.degrees(line.centres)
+            axes.plot(x, line.energy, STYLES[name], color=COLOURS[name], linewidth=1.4, label=name)
+            axes.fill_between(x, line.low, line.high, color=COLOURS[name], alpha=0.2, linewidth=0)
+    symbol = {"phi": "φ", "psi": "ψ"}[variable]
+    axes.set(xlabel=f"{symbol} (°)", ylabel="free energy (kJ/mol)", xticks=_TICKS, xlim=(-180, 180))
+    axes.set_ylim(bottom=-0.5)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def bond_lengths(comparison: Comparison, bond: int) -> Figure:
+    """Distribution of one bonded distance in all ensembles.
+
+    Parameters
+    ----------
+    comparison
+        What `compare` gave.
+    bond
+        Which of the system's bonds, from 0.
+
+    Returns
+    -------
+    Figure
+        Density over the length in pm, from the 0.1 to the 99.9 % quantile of all ensembles.
+    """
+    lengths = {name: PICOMETRES * seen.lengths[:, bond] for name, seen in comparison.ensembles.items()}
+    ends = np.array([np.quantile(x, [0.001, 0.999]) for x in lengths.values()])
+    edges = np.linspace(ends[:, 0].min(), ends[:, 1].max(), 61)
+    figure, axes = _panel(3.2, 2.4)
+    for name in ENSEMBLES:
+        if name in lengths:
+            density = np.histogram(lengths[name], edges)[0] / len(lengths[name]) / np.diff(edges)
+            axes.stairs(density, edges, color=COLOURS[name], linestyle=STYLES[name], linewidth=1.3, label=name)
+    axes.set(xlabel="length (pm)", ylabel="density (1/pm)")
+    axes.set_ylim(bottom=0)
+    return figure

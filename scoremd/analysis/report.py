@@ -1,0 +1,108 @@
+"""The report: one HTML file that holds its pictures and needs nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from scoremd.analysis import plots
+from scoremd.analysis.files import write_text
+from scoremd.analysis.free_energy import POPULATED
+from scoremd.analysis.svg import inline_svg
+from scoremd.analysis.table import COLUMNS, ENSEMBLES
+from scoremd.analysis.verdict import findings, headline, verdicts
+from scoremd.units import thermal_energy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from scoremd.analysis.compare import Comparison
+
+
+def _figures(comparison: Comparison) -> dict[str, list[tuple[str, Markup]]]:
+    """Sections of the report: (caption, SVG) of each picture."""
+    there = [name for name in ENSEMBLES if name in comparison.ensembles]
+    columns = [column for column in COLUMNS if column[2] in comparison.pairs]
+    bonds = next(iter(comparison.pairs.values())).bonds
+    sections: dict[str, list[tuple[str, Figure]]] = {
+        "maps": [(name.capitalize(), plots.ramachandran(comparison, name)) for name in there],
+        "differences": [
+            (f"{first.capitalize()} − {second}", plots.ramachandran_difference(comparison, first, second))
+            for first, second, _ in columns
+        ],
+        "profiles": [
+            (f"Along {symbol}", plots.profile(comparison, name)) for name, symbol in (("phi", "φ"), ("psi", "ψ"))
+        ],
+        "bonds": [(bond.name, plots.bond_lengths(comparison, k)) for k, bond in enumerate(bonds)],
+    }
+    return {
+        section: [
+            (caption, inline_svg(figure, f"{section}{k}", caption)) for k, (caption, figure) in enumerate(pictures)
+        ]
+        for section, pictures in sections.items()
+    }
+
+
+def render_report(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
+    """The report as HTML.
+
+    Parameters
+    ----------
+    comparison
+        What `compare` gave.
+    provenance
+        What made it, in the order to be shown: command, seed, versions, hash of the model, date, ...
+
+    Returns
+    -------
+    str
+        A whole document, without links to anything outside it.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((files("scoremd.analysis") / "report.html").read_text(encoding="utf-8"))
+    return template.render(
+        comparison=comparison,
+        columns=[title for _, _, title in COLUMNS],
+        headline=headline(comparison),
+        verdicts=verdicts(comparison),
+        findings=findings(comparison),
+        figures=_figures(comparison),
+        chance=thermal_energy(comparison.temperature) * np.sqrt(2 / POPULATED),
+        colours=plots.COLOURS,
+        ensembles=ENSEMBLES,
+        provenance=provenance,
+    )
+
+
+def write_report(path: str | os.PathLike[str], comparison: Comparison, provenance: Mapping[str, Any]) -> Path:
+    """Write the report; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path
+        HTML file; one that is there is replaced.
+    comparison
+        What `compare` gave.
+    provenance
+        What made it, in the order to be shown.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ScoreMDError
+        If the path is a folder, or its folder is missing or cannot be written.
+    """
+    return write_text(path, render_report(comparison, provenance))

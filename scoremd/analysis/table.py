@@ -1,0 +1,135 @@
+"""A comparison as rows of text, for the terminal and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from scoremd.analysis.intervals import Estimate
+from scoremd.analysis.metrics import Divergence
+
+if TYPE_CHECKING:
+    from scoremd.analysis.compare import Comparison, Pair
+    from scoremd.analysis.observed import Observed
+
+#: The columns, in order: (first ensemble, second ensemble, title).
+COLUMNS = (
+    ("samples", "reference", "samples vs reference"),
+    ("simulation", "reference", "simulation vs reference"),
+    ("samples", "simulation", "samples vs simulation"),
+)
+#: Stands for what is not there.
+NOTHING = "–"
+#: Ensembles in the order of their columns.
+ENSEMBLES = ("reference", "samples", "simulation")
+
+Row = tuple[str, str, str, str]
+
+
+def number(value: float, digits: int, *, sign: bool = False) -> str:
+    """A number with a proper minus, and no minus before a zero."""
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, digits: int, *, sign: bool = False) -> str:
+    """The interval in brackets with a space before it, or that there is none."""
+    if low is None or high is None:
+        return " [no interval]"
+    return f" [{number(low, digits, sign=sign)}, {number(high, digits, sign=sign)}]"
+
+
+def estimate(value: Estimate | None, digits: int, *, sign: bool = False) -> str:
+    """A number and its interval."""
+    if value is None:
+        return NOTHING
+    return number(value.value, digits, sign=sign) + interval(value.low, value.high, digits, sign=sign)
+
+
+def beside_floor(value: Divergence, digits: int) -> str:
+    """A value and its floor."""
+    return f"{number(value.value, digits)} (floor {number(value.floor, digits)})"
+
+
+def pair_rows(comparison: Comparison) -> list[Row]:
+    """Rows of the three columns; see `Comparison.rows`."""
+
+    def row(name: str, cell: Callable[[Pair], str]) -> Row:
+        pairs = [comparison.pairs.get(title) for _, _, title in COLUMNS]
+        first, second, third = (NOTHING if pair is None else cell(pair) for pair in pairs)
+        return name, first, second, third
+
+    some = next(iter(comparison.pairs.values()))
+    rows = [
+        row("JS divergence of (φ, ψ), excess, nats", lambda p: excess(p.js)),
+        row("  of it scatter of few trajectories, nats", lambda p: scatter(p.js)),
+        row("  value (floor), nats", lambda p: beside_floor(p.js, 4)),
+        row("  frames a side", lambda p: f"{p.js.frames:,}"),
+        row("PMF error, value (floor), kT²", lambda p: beside_floor(p.pmf, 3)),
+    ]
+    rows += [
+        row(f"Difference of population, {name}", lambda p, name=name: estimate(p.basins[name], 4, sign=True))  # type: ignore[misc]
+        for name in some.basins
+    ]
+    for k, bond in enumerate(some.bonds):
+        rows += [
+            row(f"{bond.name}: W1 (floor), pm", lambda p, k=k: beside_floor(p.bonds[k].distance, 3)),  # type: ignore[misc]
+            row("  difference of means, pm", lambda p, k=k: estimate(p.bonds[k].mean, 3, sign=True)),  # type: ignore[misc]
+            row("  ratio of standard deviations", lambda p, k=k: estimate(p.bonds[k].sd_ratio, 3)),  # type: ignore[misc]
+        ]
+    return rows
+
+
+def excess(js: Divergence) -> str:
+    """Excess and its interval."""
+    return number(js.excess, 4) + interval(js.low, js.high, 4)
+
+
+def scatter(js: Divergence) -> str:
+    """The part of the excess that few trajectories explain."""
+    return NOTHING if js.scatter is None else number(js.scatter, 4)
+
+
+def ensemble_rows(comparison: Comparison) -> list[Row]:
+    """Rows of what each ensemble shows alone; see `Comparison.ensemble_rows`."""
+    seen = [comparison.ensembles.get(name) for name in ENSEMBLES]
+    some = next(one for one in seen if one is not None)
+    lost = str(comparison.lost_replicas) if "simulation" in comparison.ensembles else NOTHING
+    names = {"simulation": "1, in blocks" if comparison.time_blocks else None}
+
+    def trajectories(name: str) -> str:
+        one = comparison.ensembles.get(name)
+        if one is None:
+            return NOTHING
+        return names.get(name) or ("independent" if one.n_groups is None else str(one.n_groups))
+
+    def row(name: str, cells: list[str]) -> Row:
+        first, second, third = cells
+        return name, first, second, third
+
+    rows = [
+        row("Frames", [NOTHING if one is None else f"{one.n_frames:,}" for one in seen]),
+        row("Trajectories", [trajectories(name) for name in ENSEMBLES]),
+        ("Lost replicas", NOTHING, NOTHING, lost),
+    ]
+    rows += [
+        row(f"Population of {name}", [NOTHING if one is None else estimate(one.basins[name], 4) for one in seen])
+        for name in some.basins
+    ]
+    rows += [
+        row("Frames with a broken bond", [rare(one, "broken") for one in seen]),
+        row("Frames with a clash", [rare(one, "clashing") for one in seen]),
+    ]
+    if some.mirrored is not None:
+        rows.append(row("Frames with a mirror image", [rare(one, "mirrored") for one in seen]))
+    return rows
+
+
+def rare(one: Observed | None, name: str) -> str:
+    """A fraction of frames that should be none: the count where it is none, otherwise with its interval."""
+    value: Estimate | None = None if one is None else getattr(one, name)
+    if one is None or value is None:
+        return NOTHING
+    return f"0 of {one.n_frames:,}" if value.value == 0 else estimate(value, 5)

@@ -1,0 +1,166 @@
+"""What a comparison comes to in words: do the ensembles agree, within what, and where not.
+
+Two ensembles **agree** if the whole interval of the excess is at or below the limit, **differ** if all of it is above,
+and otherwise it **cannot be decided** from these frames. A limit says what is good enough, it is no test of equality.
+For small differences an excess J is a root mean square difference of sqrt(8 J) kT in free energy. An interval wholly
+below zero says that the two are more alike than independent draws of one ensemble: they share frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from scoremd.analysis.table import COLUMNS, estimate, number
+
+if TYPE_CHECKING:
+    from scoremd.analysis.compare import Comparison, Pair
+
+#: Excess of the Jensen-Shannon divergence, nats, up to which two ensembles agree.
+LIMITS = {"samples vs reference": 0.002, "simulation vs reference": 0.004, "samples vs simulation": 0.004}
+#: What is worth a sentence: a population off by this much free energy (kT), a bond's mean (pm), its standard deviation.
+WORTH_KT, WORTH_PM, WORTH_RATIO = 0.1, 0.2, 0.03
+
+Status = Literal["agree", "differ", "undecided"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one column.
+
+    Attributes
+    ----------
+    title
+        Of the column.
+    status
+        ``agree``, ``differ`` or ``undecided``.
+    excess, limit
+        Nats, as text.
+    sentence
+        Why.
+    """
+
+    title: str
+    status: Status
+    excess: str
+    limit: str
+    sentence: str
+
+
+def free_energy_of(js: float) -> float:
+    """Root mean square difference in free energy, kT, that a small divergence in nats stands for."""
+    return float(np.sqrt(8 * max(js, 0)))
+
+
+def judge(pair: Pair) -> Verdict:
+    """Hold a column's excess against its limit."""
+    js, limit = pair.js, LIMITS[pair.title]
+    about = f"{number(free_energy_of(limit), 2)} kT"
+    if js.low is None or js.high is None:
+        status: Status = "undecided"
+        why = "a single trajectory has no interval"
+    elif js.high <= limit:
+        status, why = "agree", f"the whole interval is within the limit (about {about} of free energy)"
+    elif js.low > limit:
+        status, why = "differ", f"the whole interval is above the limit (about {about} of free energy)"
+    else:
+        status, why = "undecided", "the interval reaches across the limit; more frames or longer trajectories narrow it"
+    between = "" if js.low is None or js.high is None else f"{number(js.low, 4)} to {number(js.high, 4)}, "
+    sentence = f"{between}limit {number(limit, 3)}: {why}."
+    return Verdict(pair.title, status, number(js.excess, 4), number(limit, 3), sentence)
+
+
+def verdicts(comparison: Comparison) -> list[Verdict]:
+    """The answer for each column that can be filled, in order."""
+    return [judge(comparison.pairs[title]) for _, _, title in COLUMNS if title in comparison.pairs]
+
+
+def headline(comparison: Comparison) -> str:
+    """One or two sentences: which agree, which differ, which cannot be told."""
+    said = {"agree": "agree", "differ": "differ", "undecided": "cannot be told apart or together from these frames"}
+    judged = verdicts(comparison)
+    names = [name for name in ("samples", "simulation", "reference") if name in comparison.ensembles]
+    if {v.status for v in judged} == {"agree"}:
+        every = ", ".join(names[:-1]) + f" and {names[-1]}"
+        exceptions = ", with the exceptions below" if findings(comparison) else ""
+        text = f"{every} agree on (φ,\u00a0ψ) within the limits{exceptions}."
+    else:
+        by_status = {status: [v.title for v in judged if v.status == status] for status in said}
+        clauses = [
+            " and ".join(title.replace(" vs ", " and ") if len(titles) == 1 else title for title in titles)
+            + f" {said[status]}"
+            for status, titles in sorted(
+                by_status.items(), key=lambda item: ("differ", "undecided", "agree").index(item[0])
+            )
+            if titles
+        ]
+        text = "; ".join(clauses) + "."
+    return text[0].upper() + text[1:]
+
+
+def findings(comparison: Comparison) -> list[str]:
+    """Where they do not agree: populations, bonds, molecules that are not whole, lost replicas."""
+    found = []
+    if comparison.lost_replicas:
+        seen = comparison.ensembles.get("simulation")
+        lived = None if seen is None or comparison.time_blocks else seen.n_groups
+        of = "" if lived is None else f" of {lived + comparison.lost_replicas}"
+        replicas = "replica" if comparison.lost_replicas == 1 else "replicas"
+        found.append(f"{comparison.lost_replicas}{of} {replicas} of the simulation blew up; their frames are left out.")
+    for first, second, title in COLUMNS:
+        if title in comparison.pairs:
+            high = comparison.pairs[title].js.high
+            if high is not None and high < 0:
+                found.append(
+                    f"{title.capitalize()}: more alike than independent draws would be; the two share frames, or one "
+                    "repeats the other."
+                )
+            found += _populations(comparison, first, second, comparison.pairs[title])
+    for name, what in (("broken", "a broken bond"), ("clashing", "a clash"), ("mirrored", "a mirror image")):
+        for ensemble, seen in comparison.ensembles.items():
+            value = getattr(seen, name)
+            if value is not None and value.value > 0:
+                found.append(f"{ensemble.capitalize()}: a fraction {estimate(value, 5)} of frames has {what}.")
+    for title, pair in comparison.pairs.items():
+        found += _bonds(title, pair)
+    return found
+
+
+def _populations(comparison: Comparison, first: str, second: str, pair: Pair) -> list[str]:
+    """Populations that differ by more than `WORTH_KT`, and by more than chance."""
+    found = []
+    for basin, change in pair.basins.items():
+        p, q = (comparison.ensembles[name].basins[basin].value for name in (first, second))
+        shift = abs(np.log(p / q)) if min(p, q) > 0 else np.inf
+        clear = change.low is None or change.high is None or change.low > 0 or change.high < 0
+        if clear and max(p, q) > 0 and shift > WORTH_KT:
+            size = f", {number(float(shift), 2)} kT" if np.isfinite(shift) else ""
+            found.append(
+                f"Population of {basin}: {number(p, 4)} in the {first}, {number(q, 4)} in the {second} "
+                f"(difference {estimate(change, 4, sign=True)}{size})."
+            )
+    return found
+
+
+def _bonds(title: str, pair: Pair) -> list[str]:
+    """The bonds whose mean or spread is off by more than is worth a word, and by more than chance."""
+    means = [b.name for b in pair.bonds if _off(b.mean.value, b.mean.low, b.mean.high, 0, WORTH_PM)]
+    spreads = [b.name for b in pair.bonds if _off(b.sd_ratio.value, b.sd_ratio.low, b.sd_ratio.high, 1, WORTH_RATIO)]
+    found = []
+    if means:
+        worst = max(abs(b.mean.value) for b in pair.bonds)
+        found.append(f"{title.capitalize()}: mean length off by up to {number(worst, 2)} pm ({', '.join(means)}).")
+    if spreads:
+        ratios = [b.sd_ratio.value for b in pair.bonds if b.name in spreads]
+        found.append(
+            f"{title.capitalize()}: standard deviation of the length {number(min(ratios), 2)} to "
+            f"{number(max(ratios), 2)} times ({', '.join(spreads)})."
+        )
+    return found
+
+
+def _off(value: float, low: float | None, high: float | None, right: float, worth: float) -> bool:
+    clear = low is None or high is None or low > right or high < right
+    return clear and abs(value - right) > worth

@@ -1,0 +1,227 @@
+"""The `scoremd` command."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from scoremd.errors import ScoreMDError
+
+app = typer.Typer(
+    name="scoremd",
+    help="Molecular dynamics with the forces of a diffusion model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+SystemName = Annotated[str, typer.Argument(help="System, such as ALDP.")]
+Model = Annotated[str | None, typer.Option("--model", help="Model name or folder; by default the shipped one.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of this run.")]
+Nanoseconds = Annotated[float, typer.Option("--ns", help="Length of each replica in ns.")]
+ReplicaCount = Annotated[int, typer.Option("--replicas", help="Number of replicas.")]
+TimeStep = Annotated[float, typer.Option("--time-step", help="fs.")]
+Interval = Annotated[float, typer.Option("--every", help="ps between saved frames.")]
+
+
+def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Errors of the user end with one line on stderr and code 2."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except ScoreMDError as error:
+            print(f"scoremd: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            print(f"scoremd: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+def _command() -> str:
+    return shlex.join(["scoremd", *sys.argv[1:]])
+
+
+def _load(system: str, model: str | None) -> tuple[Any, Any]:
+    from scoremd.force_field import ForceField, model_for
+    from scoremd.systems import load_system
+
+    found = load_system(system)
+    return ForceField.load(model or model_for(found)), found
+
+
+@app.callback(invoke_without_command=True)
+def _main(show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if show_version:
+        print(f"scoremd {version('scoremd')}")
+        raise typer.Exit
+
+
+@app.command("list")
+@_one_line_errors
+def list_command() -> None:
+    """Show the models and systems that can be found."""
+    from scoremd.force_field import list_models
+    from scoremd.systems import System, list_systems
+
+    console = Console()
+    systems = Table("system", "title", "also called", "reference")
+    for system in list_systems():
+        reference = (system.reference or "none") if isinstance(system, System) else "exact"
+        systems.add_row(system.name, system.title, ", ".join(system.aliases), reference)
+    models = Table("model", "folder")
+    for name, folder in list_models().items():
+        models.add_row(name, str(folder))
+    console.print(systems, models)
+
+
+@app.command()
+@_one_line_errors
+def train(config: Annotated[Path, typer.Argument(help="YAML file; see scoremd.training.config.")]) -> None:
+    """Train a model, or go on with an interrupted run."""
+    from scoremd.training.config import read_config
+    from scoremd.training.trainer import train as run
+
+    settings = read_config(config)
+    run(settings)
+    print(f"model written to {settings.output}")
+
+
+@app.command()
+@_one_line_errors
+def sample(
+    system: SystemName,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Trajectory file: .h5, .xtc, .dcd or .pdb.")],
+    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 1000,
+    seed: Seed = 0,
+    model: Model = None,
+    threads: Threads = 2,
+) -> None:
+    """Draw independent samples of the Boltzmann distribution."""
+    from scoremd.trajectory_files import check_output, write_trajectory
+
+    torch.set_num_threads(threads)
+    force_field, found = _load(system, model)
+    check_output(output)
+    drawn = force_field.sample(found, n, seed)
+    write_trajectory(output, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
+    print(f"{n} samples written to {output}")
+
+
+@app.command()
+@_one_line_errors
+def simulate(
+    system: SystemName,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Trajectory file: .h5, .xtc, .dcd or .pdb.")],
+    ns: Nanoseconds = 0.1,
+    replicas: ReplicaCount = 256,
+    seed: Seed = 0,
+    time_step: TimeStep = 2.0,
+    every: Interval = 1.0,
+    model: Model = None,
+    threads: Threads = 2,
+) -> None:
+    """Run Langevin dynamics of many replicas with the network's forces, started from samples."""
+    from scoremd.simulation.engine import SimulationSettings
+
+    torch.set_num_threads(threads)
+    force_field, found = _load(system, model)
+    settings = SimulationSettings(ns, replicas, seed, time_step, frame_interval_ps=every)
+    result = force_field.simulate(found, output, settings=settings)
+    print(f"{replicas} replicas of {ns} ns written to {result.path}; {len(result.lost)} lost")
+
+
+@app.command()
+@_one_line_errors
+def compare(
+    system: SystemName,
+    samples: Annotated[Path | None, typer.Option(help="Trajectory file of independent samples.")] = None,
+    simulation: Annotated[Path | None, typer.Option(help="Trajectory file of a simulation.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Ensemble in our HDF5 format; by default the shipped one.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for comparison.json and report.html.")] = Path(
+        "comparison"
+    ),
+    seed: Seed = 0,
+) -> None:
+    """Compare samples, simulation and reference, and write the report."""
+    from scoremd.analysis.report import write_report
+    from scoremd.data import read_ensemble
+    from scoremd.emulation import compare_trajectories, make_folder, provenance
+    from scoremd.systems import load_system
+    from scoremd.trajectory_files import read_trajectory
+
+    found = load_system(system)
+    if reference is None:
+        ensemble = found.reference_ensemble()
+    else:
+        given = read_ensemble(reference)
+        ensemble = given.beads(found.bead_indices(given))
+    drawn = None if samples is None else read_trajectory(samples, found.topology())[0]
+    run, replicas = (None, None) if simulation is None else read_trajectory(simulation, found.topology())
+    comparison = compare_trajectories(found, drawn, run, replicas, reference=ensemble, seed=seed)
+    make_folder(output)
+    comparison.to_json(output / "comparison.json")
+    write_report(output / "report.html", comparison, provenance(None, _command(), seed=seed))
+    _show(comparison)
+    print(f"report: {output / 'report.html'}")
+
+
+@app.command()
+@_one_line_errors
+def emulate(
+    system: SystemName,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything that is made.")],
+    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 10000,
+    ns: Nanoseconds = 0.1,
+    replicas: ReplicaCount = 256,
+    seed: Seed = 0,
+    time_step: TimeStep = 2.0,
+    model: Model = None,
+    threads: Threads = 2,
+) -> None:
+    """Sample, simulate, compare with the reference, and write the report."""
+    from scoremd.emulation import emulate as run
+    from scoremd.simulation.engine import SimulationSettings
+
+    torch.set_num_threads(threads)
+    force_field, found = _load(system, model)
+    settings = SimulationSettings(ns, replicas, seed, time_step)
+    result = run(force_field, found, output, samples=n, settings=settings, command=_command())
+    _show(result.comparison)
+    print(f"report: {result.folder / 'report.html'}")
+
+
+def _show(comparison: Any) -> None:
+    from scoremd.analysis.table import COLUMNS, ENSEMBLES
+    from scoremd.analysis.verdict import findings, headline
+
+    console = Console()
+    pairs = Table("metric", *[title for _, _, title in COLUMNS])
+    for row in comparison.rows():
+        pairs.add_row(*row)
+    alone = Table("quantity", *ENSEMBLES)
+    for row in comparison.ensemble_rows():
+        alone.add_row(*row)
+    console.print(pairs, alone)
+    console.print(headline(comparison))
+    for finding in findings(comparison):
+        console.print(f"- {finding}")
+
+
+def main() -> None:
+    """Entry point."""
+    logging.basicConfig(format="scoremd: %(message)s", level=logging.WARNING)
+    app()

@@ -1,0 +1,94 @@
+"""What a trained model is, apart from its weights: everything that is needed to run it without its training data."""
+
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from scoremd.diffusion.schedule import SCHEDULES, Schedule
+from scoremd.errors import ScoreMDError
+from scoremd.nn.energy import MoleculeEnergy, NetworkConfig
+from scoremd.nn.molecule import MoleculeBatch
+from scoremd.statistics import pair_types
+from scoremd.systems import BeadSite, System
+
+
+class ModelDescription(BaseModel):
+    """The content of a model's config.yaml.
+
+    Attributes
+    ----------
+    name, title : of the model
+    systems : names of the systems it was trained on
+    temperature : K
+    length_scale : what positions in nm are multiplied by, 1/nm
+    schedule : noise schedule, "vp" or "ve"
+    slots : bead slots, (atom name, residue index); a molecule fills those that it has
+    residue_names : the residue vocabulary
+    torsions : (group, torsion, 4) slot indices of the local term
+    network : sizes
+    time_ranges : times (low, high) of each expert, the least noisy first; one range for a single network
+    simulation_time : t at which forces are taken
+    sampling_time : t at which the reverse process ends
+    trained : how: the command's configuration, frames, steps, versions
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    title: str
+    systems: tuple[str, ...]
+    temperature: float = Field(gt=0)
+    length_scale: float = Field(gt=0)
+    schedule: str = "vp"
+    slots: tuple[BeadSite, ...]
+    residue_names: tuple[str, ...]
+    torsions: tuple[tuple[tuple[int, int, int, int], ...], ...]
+    network: NetworkConfig
+    time_ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
+    simulation_time: float = 1e-5
+    sampling_time: float = 1e-4
+    trained: dict[str, Any] = {}
+
+    def make_schedule(self) -> Schedule:
+        """The noise schedule."""
+        return SCHEDULES[self.schedule]()
+
+    def make_network(self, pair_statistics: Tensor | None = None) -> MoleculeEnergy:
+        """A fresh network of this description; `pair_statistics` as in `scoremd.statistics`, in scaled units."""
+        n = len(self.slots)
+        if pair_statistics is None:
+            pair_statistics = torch.ones(1 + n * (n - 1) // 2, 3)
+        torsions = torch.tensor(self.torsions, dtype=torch.long).reshape(len(self.torsions), -1, 4)
+        return MoleculeEnergy(self.network, n, n + 1, len(self.residue_names) + 1, pair_statistics, torsions)
+
+    def slots_of(self, system: System) -> list[int]:
+        """Slot of each bead of a system.
+
+        Raises
+        ------
+        ScoreMDError
+            If the system has a bead or a residue that the model does not know.
+        """
+        slots = {(s.name, s.residue): k for k, s in enumerate(self.slots)}
+        for bead in system.beads:
+            if (bead.name, bead.residue) not in slots:
+                raise ScoreMDError(f"model {self.name} has no bead {bead.name} of residue {bead.residue + 1} ({system.name} has one)")
+        for name in system.residues:
+            if name not in self.residue_names:
+                raise ScoreMDError(f"model {self.name} does not know the residue {name} of {system.name}")
+        return [slots[bead.name, bead.residue] for bead in system.beads]
+
+    def molecule(self, system: System) -> MoleculeBatch:
+        """The types of a system's beads in the model's slots, one row."""
+        slots = self.slots_of(system)
+        n = len(self.slots)
+        bead, residue = torch.zeros(1, n, dtype=torch.long), torch.zeros(1, n, dtype=torch.long)
+        for slot, site in zip(slots, system.beads, strict=True):
+            bead[0, slot] = slot + 1
+            residue[0, slot] = 1 + self.residue_names.index(system.residues[site.residue])
+        present = (bead[0] > 0).long()
+        types = pair_types(n)
+        partner = (torch.arange(n) + torch.arange(1, n // 2 + 1)[:, None]) % n
+        return MoleculeBatch(bead, residue, (types * present * present[partner])[None])

@@ -1,0 +1,86 @@
+"""Fokker–Planck consistency of the family of energies.
+
+With dx = f x dt + g dW the densities of noised samples obey d ln p / dt = -f (D + x.s) + g^2/2 (div s + |s|^2) along fixed x. In the
+variance-preserving variables, and with lambda = ln(alpha / sigma) for the time, this is
+
+    d ln p / d lambda + sigma^2 (D + x.s + div s + |s|^2) = 0 ,      ln p = -E,  s = -grad E,
+
+whose left side is the residual R of this module (Deveney et al., arXiv 2311.15996; Plainer et al., arXiv 2506.17139, eq. 9, times
+2 sigma^2 / beta). Integrated over lambda, R is the error of ln p that builds up between noise levels: a difference of R between two
+basins is a drift of their relative weight. D, the number of degrees of freedom, makes it hold for normalised densities.
+
+Estimates: div s = <v.(s(x + h v) - s(x - h v))> / 2h with random probes v; two independent probes give two unbiased estimates R_1
+and R_2, and R_1 R_2 is unbiased for R^2 where R_1^2 is not.
+"""
+
+import torch
+from torch import Tensor
+
+from scoremd.diffusion.schedule import signal_and_noise
+from scoremd.nn.score import EnergyFunction, energy_and_score
+
+#: Displacement in units of the noise, and step in lambda, of the finite differences.
+DISPLACEMENT, LAMBDA_STEP = 0.03, 0.02
+
+
+def displaced_points(x: Tensor, log_snr: Tensor, probes: Tensor) -> Tensor:
+    """x + h v_1, x - h v_1, x + h v_2, x - h v_2 stacked along the batch.
+
+    Parameters
+    ----------
+    x : (batch, bead, dimension)
+    log_snr : (batch,)
+    probes : (2, batch, bead, dimension)
+    """
+    h = _step(log_snr)
+    return torch.cat([x + h * probes[0], x - h * probes[0], x + h * probes[1], x - h * probes[1]])
+
+
+def _step(log_snr: Tensor) -> Tensor:
+    return DISPLACEMENT * signal_and_noise(log_snr)[1][:, None, None]
+
+
+def residual_estimates(
+    energy: EnergyFunction, scores: Tensor, x: Tensor, log_snr: Tensor, probes: Tensor, degrees_of_freedom: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Two independent estimates of R at x, each (batch,), from the scores at `displaced_points` (4 batch, bead, dimension)."""
+    batch = len(x)
+    lam = torch.cat([log_snr + LAMBDA_STEP, log_snr - LAMBDA_STEP])
+    later, earlier = energy(torch.cat([x, x]), lam).split(batch)
+    rate = -(later - earlier) / (2 * LAMBDA_STEP)
+    sigma2 = signal_and_noise(log_snr)[1] ** 2
+    h = _step(log_snr)
+    estimates = []
+    for k in range(2):
+        plus, minus = scores[2 * k * batch : (2 * k + 1) * batch], scores[(2 * k + 1) * batch : (2 * k + 2) * batch]
+        mean = 0.5 * (plus + minus)
+        divergence = (probes[k] * (plus - minus) / (2 * h)).sum((1, 2))
+        rest = ((x + mean) * mean).sum((1, 2))
+        estimates.append(rate + sigma2 * (degrees_of_freedom + divergence + rest))
+    return estimates[0], estimates[1]
+
+
+def fokker_planck_loss(estimates: tuple[Tensor, Tensor], degrees_of_freedom: Tensor) -> Tensor:
+    """Mean of R_1 R_2 / D, a scalar."""
+    return (estimates[0] * estimates[1] / degrees_of_freedom).mean()
+
+
+def exact_residual(energy: EnergyFunction, x: Tensor, log_snr: Tensor, basis: Tensor) -> Tensor:
+    """R at x with the exact trace, (batch,): for tests and reports, D evaluations of the score's derivative.
+
+    Parameters
+    ----------
+    x : (batch, bead, dimension)
+    log_snr : (batch,)
+    basis : (D, bead, dimension) orthonormal vectors of the space
+    """
+    x, lam = x.detach().requires_grad_(), log_snr.detach().requires_grad_()
+    e, s = energy_and_score(energy, x, lam, create_graph=True)
+    (rate,) = torch.autograd.grad(e.sum(), lam, retain_graph=True)
+    divergence = torch.zeros_like(e)
+    for v in basis:
+        (row,) = torch.autograd.grad((s * v).sum(), x, retain_graph=True)
+        divergence = divergence + (row * v).sum((1, 2))
+    sigma2 = signal_and_noise(lam)[1] ** 2
+    rest = ((x + s) * s).sum((1, 2))
+    return (-rate + sigma2 * (len(basis) + divergence + rest)).detach()

@@ -1,0 +1,60 @@
+"""Denoising score matching, with force labels mixed in where there are any.
+
+With x = alpha x_0 + sigma eps and the scaled force f = F / kT at x_0, two targets have the score at x as their mean: -eps / sigma,
+with variance 1 / sigma^2 in each dimension (Vincent 2011), and f / alpha, with variance at most A / alpha^2 where A is the mean
+square of f (De Bortoli et al., arXiv 2402.08667). Their mixture y = w f / alpha - (1 - w) eps / sigma with w = 1 / (1 + sigma^2 A /
+alpha^2) has variance at most 1 / (sigma^2 + alpha^2 / A); dividing the squared error by that bound makes the loss of order one at
+every noise level. Without forces A is infinite, w = 0, and the loss is sigma^2 |s + eps / sigma|^2.
+"""
+
+import torch
+from torch import Tensor
+
+from scoremd.diffusion.schedule import SMALLEST_TIME, signal_and_noise
+
+
+def draw_times(n: int, t_range: tuple[float, float], generator: torch.Generator | None) -> Tensor:
+    """Times for n samples, half uniform and half log-uniform on `t_range`, each half stratified; shape (n,)."""
+    low, high = max(t_range[0], SMALLEST_TIME), t_range[1]
+    k = n // 2
+    uniform = (torch.arange(k) + torch.rand(k, generator=generator)) / max(k, 1)
+    logarithmic = (torch.arange(n - k) + torch.rand(n - k, generator=generator)) / (n - k)
+    return torch.cat([low + (high - low) * uniform, low * (high / low) ** logarithmic])
+
+
+def add_noise(x0: Tensor, eps: Tensor, log_snr: Tensor) -> Tensor:
+    """alpha x_0 + sigma eps of the variance-preserving process; x0, eps (batch, bead, dimension), log_snr (batch,)."""
+    alpha, sigma = (q[:, None, None] for q in signal_and_noise(log_snr))
+    return alpha * x0 + sigma * eps
+
+
+def mixed_target(eps: Tensor, force: Tensor | None, force_square: float, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """The target of least variance, and the bound on its variance per dimension.
+
+    Parameters
+    ----------
+    eps : (batch, bead, dimension) the noise
+    force : F / kT in scaled units at the clean sample, or None
+    force_square : A, the mean square of `force` per degree of freedom
+    log_snr : (batch,)
+
+    Returns
+    -------
+    target (batch, bead, dimension) and variance (batch,)
+    """
+    alpha, sigma = signal_and_noise(log_snr)
+    a, s = alpha[:, None, None], sigma[:, None, None]
+    if force is None:
+        return -eps / s, sigma**-2
+    w = 1 / (1 + s**2 * force_square / a**2)
+    return w * force / a - (1 - w) * eps / s, 1 / (sigma**2 + alpha**2 / force_square)
+
+
+def score_matching_loss(score: Tensor, target: Tensor, variance: Tensor, degrees_of_freedom: Tensor) -> Tensor:
+    """Squared error of the score per degree of freedom in units of the target's variance bound, (batch,)."""
+    return ((score - target) ** 2).sum((1, 2)) / (degrees_of_freedom * variance)
+
+
+def mean_square_force(force: Tensor, degrees_of_freedom: Tensor) -> float:
+    """A of the module's docstring: mean square of the scaled force per degree of freedom."""
+    return float(torch.mean((force**2).sum((1, 2)) / degrees_of_freedom))

@@ -1,0 +1,165 @@
+"""The main job: sample, simulate with the same network, compare both with the reference, write the report."""
+
+import json
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mdtraj
+import numpy as np
+from numpy.typing import NDArray
+
+from scoremd.analysis.compare import Comparison, compare
+from scoremd.analysis.report import write_report
+from scoremd.data import Ensemble
+from scoremd.errors import ScoreMDError
+from scoremd.files import replacing
+from scoremd.force_field import ForceField
+from scoremd.simulation.engine import SimulationSettings
+from scoremd.systems import System
+from scoremd.trajectory_files import read_trajectory, write_trajectory
+
+#: Share of a simulation's frames that is dropped from its beginning before it is compared.
+EQUILIBRATION = 0.1
+
+
+@dataclass(frozen=True)
+class Emulation:
+    """What `emulate` made.
+
+    Attributes
+    ----------
+    folder : holds samples.h5, simulation.h5, comparison.json, report.html
+    comparison : the measurements
+    """
+
+    folder: Path
+    comparison: Comparison
+
+
+def equilibrated(
+    trajectory: mdtraj.Trajectory, replicas: NDArray[np.int64] | None
+) -> tuple[mdtraj.Trajectory, NDArray[np.int64] | None]:
+    """Drop the first tenth of each replica's frames.
+
+    Parameters
+    ----------
+    trajectory : one replica after the other
+    replicas : replica of each frame; None for a single one
+    """
+    n = trajectory.n_frames
+    if replicas is None:
+        return trajectory[int(EQUILIBRATION * n) :], None
+    first = np.flatnonzero(np.r_[True, np.diff(replicas) != 0])
+    lengths = np.diff(np.r_[first, n])
+    position = np.arange(n) - np.repeat(first, lengths)
+    kept = position >= EQUILIBRATION * np.repeat(lengths, lengths)
+    return trajectory[kept], replicas[kept]
+
+
+def compare_trajectories(
+    system: System,
+    samples: mdtraj.Trajectory | None,
+    simulation: mdtraj.Trajectory | None,
+    replicas: NDArray[np.int64] | None,
+    *,
+    reference: Ensemble | None,
+    lost: int = 0,
+    seed: int = 0,
+) -> Comparison:
+    """Compare as `scoremd.analysis.compare.compare` does, without the simulation's first tenth."""
+    if simulation is not None:
+        simulation, replicas = equilibrated(simulation, replicas)
+    return compare(
+        samples, simulation, system, simulation_groups=replicas, reference=reference, lost_replicas=lost, seed=seed
+    )
+
+
+def provenance(force_field: ForceField | None, command: str, **extra: Any) -> dict[str, Any]:
+    """Where a result comes from: command, versions, model and its hash, date."""
+    facts: dict[str, Any] = {"command": command, **extra}
+    if force_field is not None:
+        facts |= {"model": force_field.description.name, "model hash": force_field.hash}
+    packages = ("scoremd", "torch", "openmm", "mdtraj", "e3nn", "numpy")
+    facts["versions"] = ", ".join(f"{name} {version(name)}" for name in packages) + f", Python {platform.python_version()}"
+    facts["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+    return facts
+
+
+def make_folder(path: Path) -> Path:
+    """The folder at `path`, made if need be.
+
+    Raises
+    ------
+    ScoreMDError
+        If it is a file, or cannot be made.
+    """
+    if path.exists() and not path.is_dir():
+        raise ScoreMDError(f"{path}: is a file, where a folder is to be written")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScoreMDError(f"{path}: cannot be made a folder ({error.strerror})") from None
+    return path
+
+
+def emulate(
+    force_field: ForceField,
+    system: System,
+    folder: Path,
+    *,
+    samples: int,
+    settings: SimulationSettings,
+    command: str,
+) -> Emulation:
+    """Draw samples, simulate, compare and report; finished parts of an interrupted run are kept.
+
+    Parameters
+    ----------
+    force_field, system : the model and the molecule
+    folder : to be written, made if need be
+    samples : number of independent samples
+    settings : of the simulation; its seed is that of the samples, too
+    command : to be shown in the report
+
+    Raises
+    ------
+    ScoreMDError
+        If a number makes no sense, the folder cannot be written, or holds an emulation with other settings.
+    """
+    settings.check()
+    if samples < settings.replicas:
+        raise ScoreMDError(f"{settings.replicas} replicas start from as many samples; {samples} are too few")
+    make_folder(folder)
+    _claim(folder, [force_field.hash, system.name, samples, vars(settings)])
+    sample_path, simulation_path = folder / "samples.h5", folder / "simulation.h5"
+    if not sample_path.exists():
+        drawn = force_field.sample(system, samples, settings.seed)
+        write_trajectory(sample_path, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
+    drawn, _ = read_trajectory(sample_path, system.topology())
+    if not simulation_path.exists():
+        force_field.simulate(system, simulation_path, settings=settings, start=drawn[: settings.replicas])
+    run, replicas = read_trajectory(simulation_path, system.topology())
+    if replicas is None:
+        raise ScoreMDError(f"{simulation_path}: does not say which replica its frames are of; remove it to start again")
+    lost = int((np.bincount(replicas, minlength=settings.replicas) < settings.frames).sum())
+    comparison = compare_trajectories(
+        system, drawn, run, replicas, reference=system.reference_ensemble(), lost=lost, seed=settings.seed
+    )
+    comparison.to_json(folder / "comparison.json")
+    length = f"{settings.replicas} replicas of {settings.ns} ns at {settings.time_step_fs} fs, first tenth dropped"
+    facts = provenance(force_field, command, seed=settings.seed, samples=samples, simulation=length)
+    write_report(folder / "report.html", comparison, facts)
+    return Emulation(folder, comparison)
+
+
+def _claim(folder: Path, settings: list[Any]) -> None:
+    """Note what the folder is for; refuse one that is for something else."""
+    path, text = folder / "settings.json", json.dumps(settings, default=str)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ScoreMDError(f"{folder}: holds an emulation with other settings; choose another folder or remove it")
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,74 @@
+"""Distances, noise level and pair type, turned into the weights of the tensor products."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from scoremd.diffusion.schedule import signal_and_noise
+
+
+def freeze(log_snr: Tensor, ceiling: float, sharpness: float = 4.0) -> Tensor:
+    """Smooth minimum of the half log signal-to-noise ratio and `ceiling`: below that noise the network no longer sees the time."""
+    return ceiling - nn.functional.softplus(ceiling - log_snr, beta=sharpness)
+
+
+class TimeEmbedding(nn.Module):
+    """Half log signal-to-noise ratio -> features.
+
+    Parameters
+    ----------
+    width : number of features
+    frozen_above : half log signal-to-noise ratio above which the features are constant, None for never
+    """
+
+    def __init__(self, width: int, frozen_above: float | None) -> None:
+        super().__init__()
+        self.frozen_above = frozen_above
+        self.mlp = nn.Sequential(nn.Linear(5, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, log_snr: Tensor) -> Tensor:
+        """(batch or 1,) -> (batch or 1, width)."""
+        lam = log_snr if self.frozen_above is None else freeze(log_snr, self.frozen_above)
+        basis = [lam / 4, torch.tanh(lam), torch.sigmoid(-2 * lam), torch.sigmoid(2 * lam), torch.cos(lam)]
+        return self.mlp(torch.stack(basis, -1))
+
+
+def standardise(distance: Tensor, mean: Tensor, deviation: Tensor, log_snr: Tensor) -> Tensor:
+    """Distance less its noisy mean in units of its noisy standard deviation.
+
+    If a distance in the data is normal with `mean` and `deviation`, and is much longer than the noise, then the noised distance is normal
+    with alpha * mean and sqrt(alpha^2 deviation^2 + 2 sigma^2): this is what makes stiff bonds of unit size at every time.
+
+    Parameters
+    ----------
+    distance : (batch, offset, bead)
+    mean, deviation : (batch or 1, offset, bead), of the clean distances
+    log_snr : (batch or 1,)
+    """
+    alpha, sigma = (q[:, None, None] for q in signal_and_noise(log_snr))
+    return (distance - alpha * mean) * torch.rsqrt((alpha * deviation) ** 2 + 2 * sigma**2)
+
+
+class RadialFeatures(nn.Module):
+    """Hidden features of each pair, from which every layer makes its weights by one linear map.
+
+    The distance enters twice: standardised (fine, for stiff pairs) and bare (coarse, comparable between pairs).
+    """
+
+    def __init__(self, n_pair_types: int, n_basis: int, width: int, time_width: int) -> None:
+        super().__init__()
+        self.register_buffer("fine", torch.linspace(-4, 4, n_basis), persistent=False)
+        self.register_buffer("coarse", torch.linspace(0, 6, n_basis), persistent=False)
+        self.fine_map = nn.Linear(n_basis, width)
+        self.coarse_map = nn.Linear(n_basis, width, bias=False)
+        self.time_map = nn.Linear(time_width, width, bias=False)
+        self.pair = nn.Embedding(n_pair_types, width)
+        nn.init.normal_(self.pair.weight, std=1 / math.sqrt(2))
+
+    def forward(self, z: Tensor, distance: Tensor, pair: Tensor, time: Tensor) -> Tensor:
+        """Standardised and bare distances (batch, offset, bead), pair types (batch or 1, offset, bead), time (batch or 1, width)."""
+        fine = torch.exp(-0.5 * ((z.clamp(-8, 8)[..., None] - self.fine) / 0.8) ** 2)
+        coarse = torch.exp(-0.5 * ((distance[..., None] - self.coarse) / 0.5) ** 2)
+        hidden = self.fine_map(fine) + self.coarse_map(coarse) + self.pair(pair) + self.time_map(time)[:, None, None]
+        return nn.functional.silu(hidden)

@@ -1,0 +1,20 @@
+"""Score = -gradient of the energy: the one place where it is taken."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: x (batch, bead, dimension), log_snr (batch,) or (1,) -> energy in kT (batch,)
+EnergyFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def energy_and_score(
+    energy: EnergyFunction, x: Tensor, log_snr: Tensor, *, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Energy (batch,) and score -dE/dx, shape of x; `create_graph` keeps both differentiable for training."""
+    with torch.enable_grad():
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        e = energy(x, log_snr)
+        (gradient,) = torch.autograd.grad(e.sum(), x, create_graph=create_graph)
+    return (e, -gradient) if create_graph else (e.detach(), -gradient)

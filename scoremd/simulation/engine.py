@@ -1,0 +1,182 @@
+"""Runs of many replicas: loop, frames, lost replicas, stop and resume."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scoremd.bound_model import BoundModel
+from scoremd.errors import ScoreMDError
+from scoremd.progress import progress
+from scoremd.simulation.langevin import ForceFunction, LangevinParameters, State, middle_step, thermal_velocities
+from scoremd.simulation.store import FrameStore, generator_from
+from scoremd.units import thermal_energy
+
+#: A replica is lost when a bond gets longer than this times its mean, shorter than the inverse, or anything is not finite.
+BOND_STRETCH = 2.0
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    """What fixes a run.
+
+    Attributes
+    ----------
+    ns : length of each replica
+    replicas : their number
+    seed : of starting points, velocities and noise
+    time_step_fs : fs
+    friction : 1/ps
+    frame_interval_ps : between saved frames
+    """
+
+    ns: float
+    replicas: int
+    seed: int = 0
+    time_step_fs: float = 2.0
+    friction: float = 1.0
+    frame_interval_ps: float = 1.0
+
+    def check(self) -> None:
+        """Raise a ScoreMDError if a setting makes no sense."""
+        for name in ("ns", "time_step_fs", "friction", "frame_interval_ps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ScoreMDError(f"{name} must be a positive number, not {value}")
+        if self.replicas < 1:
+            raise ScoreMDError(f"the number of replicas must be at least 1, not {self.replicas}")
+
+    @property
+    def steps_per_frame(self) -> int:
+        """Steps between frames."""
+        return max(1, round(1e3 * self.frame_interval_ps / self.time_step_fs))
+
+    @property
+    def frames(self) -> int:
+        """Frames of each replica."""
+        return max(1, round(1e6 * self.ns / self.time_step_fs / self.steps_per_frame))
+
+
+@dataclass(frozen=True)
+class SimulationResult:
+    """A finished run.
+
+    Attributes
+    ----------
+    path : trajectory file
+    lost : numbers of the replicas that blew up and were stopped
+    """
+
+    path: Path
+    lost: tuple[int, ...]
+
+
+class Replicas:
+    """All replicas of a run and what becomes of them.
+
+    Attributes
+    ----------
+    state : positions, velocities, forces, energies
+    good_frames : (replica,) frames saved before a replica was lost (all so far if it was not)
+    lost : (replica,) bool
+    """
+
+    def __init__(self, model: BoundModel, parameters: LangevinParameters, force: ForceFunction) -> None:
+        self.model, self.parameters, self.force = model, parameters, force
+        pairs = torch.tensor(model.system.bonds)
+        self.bonds = pairs
+        self.frames = 0
+
+    def start(self, positions: Tensor, generator: torch.Generator) -> None:
+        """Begin at `positions` (replica, bead, 3) with thermal velocities."""
+        energies, forces = self.force(positions)
+        velocities = thermal_velocities(self.parameters, torch.randn(positions.shape, generator=generator))
+        self.state = State(positions, velocities, forces, energies)
+        self.lengths = self._bond_lengths(positions).median(0).values
+        self.lost = torch.zeros(len(positions), dtype=torch.bool)
+        self.good_frames = torch.zeros(len(positions), dtype=torch.long)
+        self.generator = generator
+
+    def _bond_lengths(self, positions: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(positions[:, self.bonds[:, 0]] - positions[:, self.bonds[:, 1]], dim=-1)
+
+    def advance(self, steps: int) -> Tensor:
+        """Take `steps` steps; stop the replicas that blew up where they were before. Returns positions, centred, for the frame."""
+        before = self.state
+        state = before
+        for _ in range(steps):
+            noise = torch.randn(state.positions.shape, generator=self.generator)
+            state = middle_step(state, noise, self.force, self.parameters)
+        ratio = self._bond_lengths(state.positions) / self.lengths
+        intact = (ratio < BOND_STRETCH).all(1) & (ratio > 1 / BOND_STRETCH).all(1) & torch.isfinite(state.energies)
+        self.lost = self.lost | ~intact
+        if bool(self.lost.any()):
+            state = State(*(torch.where(self.lost.view(-1, *[1] * (b.dim() - 1)), a, b) for a, b in zip(before, state, strict=True)))
+        # the energy does not depend on where the molecule is; near the origin float32 is most accurate
+        self.state = state._replace(positions=state.positions - state.positions.mean(1, keepdim=True))
+        self.frames += 1
+        self.good_frames = torch.where(self.lost, self.good_frames, self.frames)
+        return self.state.positions
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Everything needed to go on."""
+        extra = {"lost": self.lost, "good_frames": self.good_frames, "lengths": self.lengths}
+        counts = {"frames": torch.tensor(self.frames), "generator": self.generator.get_state()}
+        return self.state._asdict() | extra | counts
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from `to_tensors`."""
+        self.state = State(*(tensors[name] for name in State._fields))
+        self.lost, self.good_frames, self.lengths = tensors["lost"], tensors["good_frames"], tensors["lengths"]
+        self.frames, self.generator = int(tensors["frames"]), generator_from(tensors["generator"])
+
+
+def langevin_parameters(model: BoundModel, settings: SimulationSettings) -> LangevinParameters:
+    """Parameters of the dynamics of a model's molecule at the model's temperature."""
+    masses = torch.tensor(model.system.masses, dtype=torch.float32)[None, :, None]
+    kt = thermal_energy(model.description.temperature)
+    return LangevinParameters(settings.time_step_fs * 1e-3, settings.friction, kt, masses)
+
+
+def simulate(
+    model: BoundModel, settings: SimulationSettings, output: Path, start: NDArray[np.float32], identity: str
+) -> SimulationResult:
+    """Run the replicas, or go on with an interrupted run, and write the trajectory.
+
+    Parameters
+    ----------
+    model : gives the forces
+    settings : of the run
+    output : trajectory file; see `scoremd.simulation.store` for what lies beside it meanwhile
+    start : (replica, bead, 3) nm
+    identity : of the model (a hash of its weights): an interrupted run goes on only with the same
+
+    Raises
+    ------
+    ScoreMDError
+        If the output cannot be written, or an interrupted run with other settings is in its place.
+    """
+    topology: mdtraj.Topology = model.system.topology()
+    shape = (settings.replicas, len(model.system.beads), 3)
+    store = FrameStore(output, shape, json.dumps([identity, model.system.name, vars(settings)]))
+    replicas = Replicas(model, langevin_parameters(model, settings), model.forces(settings.replicas))
+    saved = store.resume()
+    if saved is None:
+        positions = torch.from_numpy(np.ascontiguousarray(start, np.float32))
+        replicas.start(positions, torch.Generator().manual_seed(settings.seed))
+    else:
+        replicas.restore(saved)
+    done, per_frame = replicas.frames, settings.replicas * settings.steps_per_frame
+    with progress(f"simulate {model.system.name}", settings.frames * per_frame, "replica-steps", done * per_frame) as bar:
+        while replicas.frames < settings.frames:
+            frame = replicas.advance(settings.steps_per_frame)
+            store.append(frame, replicas.to_tensors())
+            bar.advance(per_frame)
+    path = store.finish(topology, settings.steps_per_frame * settings.time_step_fs * 1e-3, replicas.good_frames.numpy())
+    return SimulationResult(path, tuple(int(k) for k in torch.nonzero(replicas.lost).flatten()))

@@ -1,0 +1,96 @@
+"""Frames of a running simulation on disk, so that a killed run goes on bit for bit.
+
+While it runs, a simulation that writes to FILE keeps a folder FILE.part: `frames`, the positions of all replicas, float32, appended
+frame by frame, and `state.safetensors`, replaced as a whole after each frame. What `frames` has beyond the state is cut off on resuming. At
+the end the frames are written to FILE, and the folder goes.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scoremd.errors import ScoreMDError
+from scoremd.files import replacing
+from scoremd.trajectory_files import Block, check_output, write_trajectory
+
+
+class FrameStore:
+    """The frames of one simulation.
+
+    Parameters
+    ----------
+    output : file to be written at the end
+    shape : (replica, bead, 3) of a frame
+    settings : identifies the run; an interrupted run with other settings is refused
+    """
+
+    def __init__(self, output: str | os.PathLike[str], shape: tuple[int, int, int], settings: str) -> None:
+        self.output, self.shape, self.settings = check_output(output), shape, settings
+        self.folder = self.output.with_name(self.output.name + ".part")
+        self.frames_path, self.state_path = self.folder / "frames", self.folder / "state.safetensors"
+
+    def resume(self) -> dict[str, Tensor] | None:
+        """State of an interrupted run, None if there is none.
+
+        Raises
+        ------
+        ScoreMDError
+            If the run that was interrupted had other settings.
+        """
+        if not self.state_path.exists():
+            self.folder.mkdir(exist_ok=True)
+            self.frames_path.write_bytes(b"")
+            return None
+        try:
+            with safe_open(self.state_path, "pt") as file:
+                metadata = file.metadata() or {}
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ScoreMDError(f"{self.state_path}: is damaged ({error}); remove {self.folder} to start again") from None
+        if metadata.get("settings") != self.settings:
+            raise ScoreMDError(f"{self.folder}: is of an interrupted run with other settings; remove it or choose another output")
+        os.truncate(self.frames_path, int(state["frames"]) * self._frame_bytes)
+        return state
+
+    @property
+    def _frame_bytes(self) -> int:
+        return 4 * int(np.prod(self.shape))
+
+    def append(self, positions: Tensor, state: dict[str, Tensor]) -> None:
+        """Add a frame, then make `state` the state to resume from."""
+        with self.frames_path.open("ab") as file:
+            file.write(positions.numpy().astype("<f4").tobytes())
+        with replacing(self.state_path) as temporary:
+            save_file({k: v.contiguous() for k, v in state.items()}, temporary, {"settings": self.settings})
+
+    def finish(self, topology: mdtraj.Topology, interval: float, good_frames: NDArray[np.int64]) -> Path:
+        """Write the output: of each replica the frames before it was lost. `interval` between frames in ps."""
+        frames = np.memmap(self.frames_path, "<f4", "r").reshape(-1, *self.shape)
+
+        def blocks() -> Iterator[Block]:
+            for replica, n in enumerate(good_frames):
+                if n:
+                    time = (interval * (1 + np.arange(n))).astype(np.float32)
+                    yield np.ascontiguousarray(frames[:n, replica]), time, replica
+
+        if not good_frames.any():
+            raise ScoreMDError("all replicas were lost before the first frame: the model cannot be simulated at this time step")
+        path = write_trajectory(self.output, topology, blocks())
+        shutil.rmtree(self.folder)
+        return path
+
+
+def generator_from(state: Tensor) -> torch.Generator:
+    """A generator in a saved state."""
+    generator = torch.Generator()
+    generator.set_state(state)
+    return generator

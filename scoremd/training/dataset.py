@@ -1,0 +1,98 @@
+"""Training samples in the model's slots and scaled units."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoremd.data import Ensemble
+from scoremd.description import ModelDescription
+from scoremd.diffusion.losses import mean_square_force
+from scoremd.diffusion.space import Space
+from scoremd.errors import ScoreMDError
+from scoremd.nn.molecule import MoleculeBatch
+from scoremd.statistics import pair_statistics
+from scoremd.systems import System
+from scoremd.units import thermal_energy
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Samples of one or more molecules.
+
+    Attributes
+    ----------
+    positions : (frame, slot, 3), scaled and centred, zero in empty slots
+    forces : F / kT in scaled units, same shape, or None
+    molecules : one row for each molecule
+    index : (frame,) long, the molecule of each frame
+    pair_statistics : see `scoremd.statistics`, scaled
+    """
+
+    positions: Tensor
+    forces: Tensor | None
+    molecules: MoleculeBatch
+    index: Tensor
+    pair_statistics: Tensor
+
+    @property
+    def force_square(self) -> float:
+        """Mean square of the scaled force for each degree of freedom."""
+        if self.forces is None:
+            return float("inf")
+        space = Space(self.molecules.mask(self.positions.dtype)[self.index])
+        return mean_square_force(self.forces, space.degrees_of_freedom)
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
+        """n random frames: positions, forces, and their molecules (one row if there is only one)."""
+        i = torch.randint(len(self.positions), (n,), generator=generator)
+        forces = None if self.forces is None else self.forces[i]
+        one = len(self.molecules.bead) == 1
+        molecules = self.molecules if one else MoleculeBatch(*(q[self.index[i]] for q in self.molecules))
+        return self.positions[i], forces, molecules
+
+
+def training_set(
+    pairs: list[tuple[System, Ensemble]], description: ModelDescription, *, use_forces: bool
+) -> TrainingSet:
+    """Put ensembles into a model's slots.
+
+    Parameters
+    ----------
+    pairs : systems with an ensemble of each, of all heavy atoms or of any choice that holds the beads
+    use_forces : whether forces are wanted; ensembles without them are then an error
+
+    Raises
+    ------
+    ScoreMDError
+        If an ensemble is of another molecule or temperature, or has no forces where they are wanted.
+    """
+    scale, n_slots = description.length_scale, len(description.slots)
+    positions, forces, rows, index, statistics = [], [], [], [], []
+    for k, (system, ensemble) in enumerate(pairs):
+        if not np.isclose(ensemble.temperature, description.temperature):
+            raise ScoreMDError(
+                f"{ensemble.name} is at {ensemble.temperature} K, the model at {description.temperature} K: they must agree"
+            )
+        beads = ensemble.beads(system.bead_indices(ensemble))
+        if use_forces and beads.forces is None:
+            raise ScoreMDError(f"{ensemble.name} has no forces; set use_forces: false to train on positions alone")
+        slots = description.slots_of(system)
+        x = np.zeros((beads.n_frames, n_slots, 3), np.float32)
+        x[:, slots] = scale * (beads.positions - beads.positions.mean(1, keepdims=True))
+        positions.append(x)
+        if use_forces and beads.forces is not None:
+            f = np.zeros_like(x)
+            f[:, slots] = beads.forces / (scale * thermal_energy(description.temperature))
+            forces.append(f)
+        rows.append(description.molecule(system))
+        index += [k] * beads.n_frames
+        statistics.append((x[:, slots], slots))
+    return TrainingSet(
+        torch.from_numpy(np.concatenate(positions)),
+        torch.from_numpy(np.concatenate(forces)) if forces else None,
+        MoleculeBatch(*(torch.cat(q) for q in zip(*rows, strict=True))),
+        torch.tensor(index),
+        pair_statistics(statistics, n_slots),
+    )

@@ -1,0 +1,151 @@
+"""One training step: loss and its gradient with respect to the parameters, as a pure function of tensors that can be compiled."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from scoremd.diffusion.fokker_planck import displaced_points, fokker_planck_loss, residual_estimates
+from scoremd.diffusion.losses import add_noise, draw_times, mixed_target, score_matching_loss
+from scoremd.diffusion.schedule import Schedule
+from scoremd.diffusion.space import Space
+from scoremd.nn.energy import MoleculeEnergy
+from scoremd.nn.molecule import MoleculeBatch
+from scoremd.nn.score import energy_and_score
+from scoremd.training.config import FokkerPlanckConfig
+from scoremd.training.dataset import TrainingSet
+
+
+class Noised(NamedTuple):
+    """Samples with the noise that is to be added: (n, slot, 3), (n, slot, 3), (n,)."""
+
+    positions: Tensor
+    noise: Tensor
+    log_snr: Tensor
+
+
+class Batch(NamedTuple):
+    """All random numbers of a step.
+
+    Attributes
+    ----------
+    denoising : samples for score matching
+    forces : of those samples, scaled, or None
+    molecule : of those samples
+    consistency : samples for the Fokker–Planck term, or None
+    probes : (2, n, slot, 3) for its divergence, or None
+    consistency_molecule : of those samples, or None
+    """
+
+    denoising: Noised
+    forces: Tensor | None
+    molecule: MoleculeBatch
+    consistency: Noised | None
+    probes: Tensor | None
+    consistency_molecule: MoleculeBatch | None
+
+
+class StepResult(NamedTuple):
+    """Gradients by parameter, mean loss of the uniform and of the log-uniform half of the times, and the Fokker–Planck loss."""
+
+    gradients: list[Tensor]
+    uniform: Tensor
+    logarithmic: Tensor
+    fokker_planck: Tensor
+
+
+class BatchSource:
+    """Draws the batches of a run.
+
+    Parameters
+    ----------
+    data : samples
+    schedule, time_range : which noise levels
+    batch : number of denoising samples
+    fokker_planck : the consistency term's configuration, None without it
+    generator : of all randomness
+    """
+
+    def __init__(
+        self,
+        data: TrainingSet,
+        schedule: Schedule,
+        time_range: tuple[float, float],
+        batch: int,
+        fokker_planck: FokkerPlanckConfig | None,
+        generator: torch.Generator,
+    ) -> None:
+        self.data, self.schedule, self.time_range = data, schedule, time_range
+        self.batch, self.fokker_planck, self.generator = batch, fokker_planck, generator
+
+    def draw(self) -> Batch:
+        """The next batch."""
+        g = self.generator
+        x, forces, molecule = self.data.draw(self.batch, g)
+        space = Space(molecule.mask(x.dtype))
+        log_snr = self.schedule.log_snr(draw_times(self.batch, self.time_range, g).double()).float()
+        denoising = Noised(x, space.noise(self.batch, g), log_snr)
+        if self.fokker_planck is None:
+            return Batch(denoising, forces, molecule, None, None, None)
+        n = max(1, round(self.fokker_planck.fraction * self.batch))
+        low, high = self.fokker_planck.log_snr
+        x, _, other = self.data.draw(n, g)
+        space = Space(other.mask(x.dtype))
+        level = low + (high - low) * (torch.arange(n) + torch.rand(n, generator=g)) / n
+        probes = torch.stack([space.probe(n, g), space.probe(n, g)])
+        return Batch(denoising, forces, molecule, Noised(x, space.noise(n, g), level), probes, other)
+
+
+def _join(a: MoleculeBatch, b: MoleculeBatch, copies: int) -> MoleculeBatch:
+    if len(a.bead) == 1:
+        return a
+    return MoleculeBatch(*(torch.cat([p, q.repeat(copies, *[1] * (q.dim() - 1))]) for p, q in zip(a, b, strict=True)))
+
+
+def make_step(
+    network: MoleculeEnergy, force_square: float, weight: float
+) -> Callable[[list[Tensor], Batch], StepResult]:
+    """The step as a function of parameters (in the order of `network.parameters()`) and batch.
+
+    Parameters
+    ----------
+    network : gives the structure; its own parameters are not used
+    force_square : mean square of the scaled force for each degree of freedom
+    weight : alpha, the factor of the Fokker–Planck loss
+    """
+    names = [name for name, _ in network.named_parameters()]
+
+    def step(parameters: list[Tensor], batch: Batch) -> StepResult:
+        leaves = [p.detach().requires_grad_() for p in parameters]
+        values = dict(zip(names, leaves, strict=True))
+
+        def bind(molecule: MoleculeBatch) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda x, log_snr: functional_call(network, values, (x, log_snr, molecule))
+
+        clean, eps, log_snr = batch.denoising
+        n, molecule = len(clean), batch.molecule
+        x, levels = add_noise(clean, eps, log_snr), log_snr
+        if batch.consistency is not None and batch.probes is not None and batch.consistency_molecule is not None:
+            here = add_noise(*batch.consistency)
+            level = batch.consistency.log_snr
+            x = torch.cat([x, displaced_points(here, level, batch.probes)])
+            levels = torch.cat([levels, level.repeat(4)])
+            molecule = _join(molecule, batch.consistency_molecule, 4)
+        _, scores = energy_and_score(bind(molecule), x, levels, create_graph=True)
+        target, variance = mixed_target(eps, batch.forces, force_square, log_snr)
+        freedom = Space(batch.molecule.mask(x.dtype)).degrees_of_freedom
+        losses = score_matching_loss(scores[:n], target, variance, freedom)
+        loss, consistency = losses.mean(), torch.zeros(())
+        if batch.consistency is not None and batch.probes is not None and batch.consistency_molecule is not None:
+            other = _join(batch.consistency_molecule, batch.consistency_molecule, 1)
+            freedom = Space(batch.consistency_molecule.mask(x.dtype)).degrees_of_freedom
+            estimates = residual_estimates(bind(other), scores[n:], here, level, batch.probes, freedom)
+            consistency = fokker_planck_loss(estimates, freedom)
+            loss = loss + weight * consistency
+        gradients = [g.detach() for g in torch.autograd.grad(loss, leaves)]
+        k = n // 2
+        return StepResult(gradients, losses[:k].mean().detach(), losses[k:].mean().detach(), consistency.detach())
+
+    return step

@@ -1,0 +1,181 @@
+"""The training loop: optimiser, averaged weights, log, checkpoints."""
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scoremd.compilation import compile_for
+from scoremd.data import read_ensemble
+from scoremd.description import ModelDescription
+from scoremd.errors import ScoreMDError
+from scoremd.force_field import ForceField
+from scoremd.progress import progress
+from scoremd.systems import System, load_system
+from scoremd.training.checkpoint import RunState
+from scoremd.training.config import TrainingConfig
+from scoremd.training.dataset import TrainingSet, training_set
+from scoremd.training.step import BatchSource, StepResult, make_step
+
+_WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
+_COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "fokker_planck", "learning_rate")
+
+
+def learning_rate_factor(fraction: float) -> float:
+    """Linear warm-up, then cosine decay to a hundredth; `fraction` of the run that is done."""
+    if fraction < _WARM_UP:
+        return fraction / _WARM_UP
+    return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * (fraction - _WARM_UP) / (1 - _WARM_UP)))
+
+
+def describe(config: TrainingConfig, system: System) -> ModelDescription:
+    """The description of the model that a configuration trains."""
+    network = config.network.model_copy(update={"achiral": system.achiral})
+    return ModelDescription(
+        name=config.name,
+        title=config.title,
+        systems=(system.name,),
+        temperature=system.temperature,
+        length_scale=config.length_scale,
+        schedule=config.schedule,
+        slots=system.beads,
+        residue_names=tuple(dict.fromkeys(system.residues)),
+        torsions=(system.torsions,) if system.torsions else (),
+        network=network,
+        time_ranges=config.time_ranges,
+    )
+
+
+class Expert:
+    """Training of one network on one range of times."""
+
+    def __init__(self, config: TrainingConfig, description: ModelDescription, data: TrainingSet, number: int) -> None:
+        self.config, self.number = config, number
+        torch.manual_seed(config.seed + number)
+        self.network = description.make_network(data.pair_statistics)
+        # Consistency at small times is what simulation needs; noisier experts only sample.
+        consistent = config.fokker_planck.weight > 0 and number == 0
+        generator = torch.Generator().manual_seed(config.seed + number)
+        self.source = BatchSource(
+            data,
+            description.make_schedule(),
+            config.time_ranges[number],
+            config.batch,
+            config.fokker_planck if consistent else None,
+            generator,
+        )
+        self.state = RunState(dict(self.network.named_parameters()), config.learning_rate, generator)
+        self.step_function = make_step(self.network, data.force_square, config.fokker_planck.weight)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Current weights."""
+        return [p.detach() for p in self.state.parameters.values()]
+
+    def compile(self) -> None:
+        """Trace and compile the step; the random numbers that this draws are put back."""
+        before = self.source.generator.get_state()
+        self.step_function = compile_for(self.step_function, self.parameters, self.source.draw())
+        self.source.generator.set_state(before)
+
+    def advance(self) -> StepResult:
+        """One optimiser step."""
+        state, config = self.state, self.config
+        result = self.step_function(self.parameters, self.source.draw())
+        for p, gradient in zip(state.parameters.values(), result.gradients, strict=True):
+            p.grad = gradient
+        norm = torch.nn.utils.clip_grad_norm_(state.parameters.values(), _GRADIENT_NORM)
+        if not math.isfinite(norm):
+            raise ScoreMDError(f"the gradient is not finite at step {state.step}: lower the learning rate")
+        for group in state.optimizer.param_groups:
+            group["lr"] = config.learning_rate * learning_rate_factor((state.step + 1) / config.steps)
+        state.optimizer.step()
+        keep = min(config.average, (1 + state.step) / (10 + state.step))
+        torch._foreach_lerp_(list(state.average.values()), self.parameters, 1 - keep)  # noqa: SLF001
+        state.step += 1
+        return result
+
+    def averaged_network(self) -> torch.nn.Module:
+        """The network with the averaged weights."""
+        self.network.load_state_dict(self.state.average, strict=False)
+        return self.network
+
+
+def train(config: TrainingConfig) -> ForceField:
+    """Train a model, or go on with an interrupted run, and save it to `config.output`.
+
+    The folder gets, besides the model, `metrics.csv`. While the run lasts its checkpoints lie there too; a run that was killed and
+    started again gives the same weights, bit for bit, as one that was not.
+
+    Raises
+    ------
+    ScoreMDError
+        If the data do not fit the system, the output cannot be written or holds a run with other settings.
+    """
+    system = load_system(config.system)
+    description = describe(config, system)
+    data = training_set([(system, read_ensemble(config.data))], description, use_forces=config.use_forces)
+    try:
+        config.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScoreMDError(f"{config.output}: cannot be made a folder ({error.strerror})") from None
+    torch.set_num_threads(config.threads)
+    experts = [Expert(config, description, data, k) for k in range(len(config.time_ranges))]
+    for expert in experts:
+        _run(expert, config)
+    settings = config.model_dump(mode="json", exclude={"output", "data", "checkpoint_every", "threads"})
+    trained = {"configuration": settings, "frames": len(data.positions), "torch": torch.__version__}
+    force_field = ForceField(
+        description.model_copy(update={"trained": trained}), [expert.averaged_network() for expert in experts]
+    )
+    force_field.save(config.output)
+    for expert in experts:
+        for path in config.output.glob(f"checkpoint-{expert.number}.safetensors*"):
+            path.unlink()
+    return force_field
+
+
+def _run(expert: Expert, config: TrainingConfig) -> None:
+    checkpoint = config.output / f"checkpoint-{expert.number}.safetensors"
+    settings = json.dumps(config.model_dump(mode="json", exclude={"output", "data", "checkpoint_every", "threads"}))
+    expert.state.restore(checkpoint, settings)
+    log = config.output / "metrics.csv"
+    _truncate_log(log, expert.number, expert.state.step)
+    if expert.state.step < config.steps:
+        expert.compile()
+    window: list[StepResult] = []
+    title = f"{config.name}, expert {expert.number + 1} of {len(config.time_ranges)}"
+    with progress(title, config.steps, "steps", expert.state.step) as bar:
+        while expert.state.step < config.steps:
+            window.append(expert.advance())
+            bar.advance(1)
+            step = expert.state.step
+            if step % config.checkpoint_every == 0 or step == config.steps:
+                # the log first: what it has beyond the checkpoint is cut off on resuming
+                _append_log(log, expert, window)
+                window.clear()
+                expert.state.save(checkpoint, settings)
+
+
+def _append_log(path: Path, expert: Expert, window: list[StepResult]) -> None:
+    means = [float(torch.stack(q).mean()) for q in list(zip(*window, strict=True))[1:]]
+    rate = expert.state.optimizer.param_groups[0]["lr"]
+    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow([expert.number, expert.state.step, *(f"{m:.6g}" for m in means), f"{rate:.6g}"])
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _truncate_log(path: Path, number: int, step: int) -> None:
+    """Keep the rows of earlier experts and those of this one up to `step`."""
+    rows: list[list[str]] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [r for r in list(csv.reader(file))[1:] if len(r) == len(_COLUMNS)]
+    kept = [r for r in rows if int(r[0]) < number or (int(r[0]) == number and int(r[1]) <= step)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([_COLUMNS, *kept])

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from scoremd.analysis.compare import Pair, compare
+from scoremd.analysis.metrics import Divergence
+from scoremd.analysis.verdict import findings, free_energy_of, headline, judge
+
+ZERO = Divergence(0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "status"),
+    [(-0.001, 0.002, "agree"), (0.001, 0.0021, "undecided"), (0.0021, 0.004, "differ"), (None, None, "undecided")],
+)
+def test_the_whole_interval_decides(low, high, status):
+    js = Divergence(0.02, 0.018, 0.002, 1000, low, high)
+    assert judge(Pair("samples vs reference", js, ZERO, {}, ())).status == status
+
+
+def test_a_divergence_is_a_free_energy():
+    p = np.full(100, 0.01)
+    q = p * np.exp(0.1 * np.random.default_rng(0).normal(size=100))
+    q /= q.sum()
+    js = np.sum(p * np.log(2 * p / (p + q)) + q * np.log(2 * q / (p + q))) / 2
+    assert free_energy_of(js) == pytest.approx(np.std(np.log(p / q)), rel=0.05)
+
+
+def test_what_differs_is_said_first_and_where(system, frames, reference):
+    replicas = np.repeat(np.arange(20), 400)
+    comparison = compare(
+        frames(8000, 1),
+        frames(8000, 2, 0.3, 0.004),
+        system,
+        simulation_groups=replicas,
+        reference=reference,
+        lost_replicas=1,
+    )
+    said = headline(comparison)
+    assert said.startswith("Simulation vs reference and samples vs simulation differ")
+    found = " ".join(findings(comparison))
+    assert "1 of 21 replica of the simulation blew up" in found
+    assert "Population of phi > 0" in found
+    assert "Simulation vs reference: standard deviation of the length" in found
+    assert "Samples vs reference" not in found
+
+
+def test_samples_that_repeat_the_reference_are_noticed(system, reference):
+    copies = reference.to_mdtraj(system.bonds)
+    assert any("share frames" in line for line in findings(compare(copies, None, system, reference=reference)))
