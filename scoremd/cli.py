@@ -135,13 +135,10 @@ def simulate(
     threads: Threads = 2,
 ) -> None:
     """Run Langevin dynamics of many replicas with the network's forces, started from samples."""
-    from scoremd.simulation.engine import SimulationSettings
-
     torch.set_num_threads(threads)
     force_field, found = _load(system, model)
-    settings = SimulationSettings(ns, replicas, seed, time_step, frame_interval_ps=every)
-    result = force_field.simulate(found, output, settings=settings)
-    print(f"{replicas} replicas of {ns} ns written to {result.path}; {len(result.lost)} lost")
+    run = force_field.simulate(found, ns=ns, replicas=replicas, seed=seed, time_step_fs=time_step, frame_interval_ps=every, output=output)
+    print(f"{replicas} replicas of {ns} ns written to {output}; {len(run.lost)} lost")
 
 
 @app.command()
@@ -151,9 +148,7 @@ def compare(
     samples: Annotated[Path | None, typer.Option(help="Trajectory file of independent samples.")] = None,
     simulation: Annotated[Path | None, typer.Option(help="Trajectory file of a simulation.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Ensemble in our HDF5 format; by default the shipped one.")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for comparison.json and report.html.")] = Path(
-        "comparison"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for comparison.json and report.html.")] = Path("comparison"),
     seed: Seed = 0,
 ) -> None:
     """Compare samples, simulation and reference, and write the report."""

@@ -18,8 +18,8 @@ from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.files import replacing
 from scoremd.force_field import ForceField
-from scoremd.simulation.engine import SimulationSettings
-from scoremd.systems import System
+from scoremd.simulation.engine import Simulation, SimulationSettings
+from scoremd.systems import System, load_system
 from scoremd.trajectory_files import read_trajectory, write_trajectory
 
 #: Share of a simulation's frames that is dropped from its beginning before it is compared.
@@ -40,9 +40,7 @@ class Emulation:
     comparison: Comparison
 
 
-def equilibrated(
-    trajectory: mdtraj.Trajectory, replicas: NDArray[np.int64] | None
-) -> tuple[mdtraj.Trajectory, NDArray[np.int64] | None]:
+def equilibrated(trajectory: mdtraj.Trajectory, replicas: NDArray[np.int64] | None) -> tuple[mdtraj.Trajectory, NDArray[np.int64] | None]:
     """Drop the first tenth of each replica's frames.
 
     Parameters
@@ -73,9 +71,7 @@ def compare_trajectories(
     """Compare as `scoremd.analysis.compare.compare` does, without the simulation's first tenth."""
     if simulation is not None:
         simulation, replicas = equilibrated(simulation, replicas)
-    return compare(
-        samples, simulation, system, simulation_groups=replicas, reference=reference, lost_replicas=lost, seed=seed
-    )
+    return compare(samples, simulation, system, simulation_groups=replicas, reference=reference, lost_replicas=lost, seed=seed)
 
 
 def provenance(force_field: ForceField | None, command: str, **extra: Any) -> dict[str, Any]:
@@ -141,14 +137,20 @@ def emulate(
         write_trajectory(sample_path, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
     drawn, _ = read_trajectory(sample_path, system.topology())
     if not simulation_path.exists():
-        force_field.simulate(system, simulation_path, settings=settings, start=drawn[: settings.replicas])
+        force_field.simulate(
+            system,
+            ns=settings.ns,
+            replicas=settings.replicas,
+            seed=settings.seed,
+            time_step_fs=settings.time_step_fs,
+            start=drawn[: settings.replicas],
+            output=simulation_path,
+        )
     run, replicas = read_trajectory(simulation_path, system.topology())
     if replicas is None:
         raise ScoreMDError(f"{simulation_path}: does not say which replica its frames are of; remove it to start again")
     lost = int((np.bincount(replicas, minlength=settings.replicas) < settings.frames).sum())
-    comparison = compare_trajectories(
-        system, drawn, run, replicas, reference=system.reference_ensemble(), lost=lost, seed=settings.seed
-    )
+    comparison = compare_trajectories(system, drawn, run, replicas, reference=system.reference_ensemble(), lost=lost, seed=settings.seed)
     comparison.to_json(folder / "comparison.json")
     length = f"{settings.replicas} replicas of {settings.ns} ns at {settings.time_step_fs} fs, first tenth dropped"
     facts = provenance(force_field, command, seed=settings.seed, samples=samples, simulation=length)
@@ -163,3 +165,24 @@ def _claim(folder: Path, settings: list[Any]) -> None:
         raise ScoreMDError(f"{folder}: holds an emulation with other settings; choose another folder or remove it")
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def compare_run(samples: mdtraj.Trajectory | None, run: Simulation | None, *, system: System | str, seed: int = 0) -> Comparison:
+    """Compare samples and a run of a force field with each other and with the system's reference, if it has one.
+
+    Parameters
+    ----------
+    samples : independent samples, or None
+    run : what `ForceField.simulate` gave, or None; the first tenth of each replica is dropped
+    system : or its name
+    seed : of the random subsamples
+
+    Raises
+    ------
+    ScoreMDError
+        If there is nothing to compare, or something is of another molecule.
+    """
+    system = load_system(system) if isinstance(system, str) else system
+    trajectory, replica, lost = (None, None, 0) if run is None else (run.trajectory, run.replica, len(run.lost))
+    reference = system.reference_ensemble()
+    return compare_trajectories(system, samples, trajectory, replica, reference=reference, lost=lost, seed=seed)

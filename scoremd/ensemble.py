@@ -63,8 +63,7 @@ class Ensemble:
         self.positions = np.asarray(self.positions, np.float32)
         if self.positions.ndim != 3 or self.positions.shape[1:] != (len(self.atoms), 3):
             raise ScoreMDError(
-                f"positions have shape {self.positions.shape}; (frame, {len(self.atoms)}, 3) is needed for"
-                f" {len(self.atoms)} atoms",
+                f"positions have shape {self.positions.shape}; (frame, {len(self.atoms)}, 3) is needed for {len(self.atoms)} atoms",
             )
         if self.positions.size == 0:
             raise ScoreMDError("there are no frames or no atoms in it")

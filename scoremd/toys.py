@@ -68,7 +68,7 @@ class Potential(ABC):
         return energies.detach(), -gradient
 
     def cell_probabilities(self, limits: ArrayLike, bins: int) -> NDArray[np.float64]:
-        """Boltzmann probabilities of the cells of a regular grid, laid out as `scoremd.analysis.metrics.cell_index` numbers them.
+        """Boltzmann probabilities of the cells of a regular grid, laid out as `scoremd.analysis.histograms.cell_index` numbers them.
 
         Parameters
         ----------

@@ -93,9 +93,7 @@ def _write_topology(path: Path, topology: mdtraj.Topology, trajectory: Path) -> 
         mdtraj.load_frame(str(trajectory), 0, top=topology).save_pdb(str(temporary))
 
 
-def read_trajectory(
-    path: str | os.PathLike[str], topology: mdtraj.Topology
-) -> tuple[mdtraj.Trajectory, NDArray[np.int64] | None]:
+def read_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology) -> tuple[mdtraj.Trajectory, NDArray[np.int64] | None]:
     """Read a trajectory of known beads, and which replica each frame is of.
 
     Parameters
@@ -120,7 +118,7 @@ def read_trajectory(
     selfcontained = path.suffix.lower() in (".h5", ".pdb")
     try:
         trajectory = mdtraj.load(str(path)) if selfcontained else mdtraj.load(str(path), top=topology)
-    except Exception as error:  # mdtraj and its readers raise whatever their formats do
+    except Exception as error:  # noqa: BLE001  mdtraj and its readers raise whatever their formats do
         raise ScoreMDError(f"{path}: cannot be read as a trajectory ({' '.join(str(error).split())[:120]})") from None
     if trajectory.n_frames == 0:
         raise ScoreMDError(f"{path}: holds no frames")

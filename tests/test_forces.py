@@ -48,17 +48,13 @@ def test_sums_to_zero(forces):
 
 def test_turns_with_the_molecule(forces):
     turn = Rotation.from_rotvec([0.3, -1.0, 2.0]).as_matrix().T
-    np.testing.assert_allclose(
-        aggregate_forces(forces @ turn, BACKBONE), aggregate_forces(forces, BACKBONE) @ turn, atol=0.05
-    )
+    np.testing.assert_allclose(aggregate_forces(forces @ turn, BACKBONE), aggregate_forces(forces, BACKBONE) @ turn, atol=0.05)
 
 
 def test_order_of_the_beads_is_kept(forces):
     shuffled = [5, 1, 8, 4, 3]
     places = [BACKBONE.index(i) for i in shuffled]
-    np.testing.assert_allclose(
-        aggregate_forces(forces, shuffled), aggregate_forces(forces, BACKBONE)[:, places], rtol=1e-4, atol=0.05
-    )
+    np.testing.assert_allclose(aggregate_forces(forces, shuffled), aggregate_forces(forces, BACKBONE)[:, places], rtol=1e-4, atol=0.05)
 
 
 def test_all_atoms_as_beads_only_lose_their_sum():

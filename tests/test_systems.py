@@ -90,9 +90,7 @@ def test_bead_indices_in_all_heavy_atoms(alanine):
 def test_another_molecule(alanine):
     for name in ("KS", "KG"):
         ensemble = read_ensemble(DATA / f"{name}-small.h5")
-        with pytest.raises(
-            ScoreMDError, match=rf"{name} is not alanine-dipeptide: .*C of residue 1 \(ACE\) is missing"
-        ):
+        with pytest.raises(ScoreMDError, match=rf"{name} is not alanine-dipeptide: .*C of residue 1 \(ACE\) is missing"):
             alanine.bead_indices(ensemble)
 
 
@@ -134,9 +132,7 @@ def test_shipped_reference_has_the_internal_coordinates_of_its_source(alanine, r
     assert np.sqrt((difference**2).mean()) < 4e-4
     assert np.abs(difference).max() < 2e-3
     first, second = np.triu_indices(5, 1)
-    one, other = (
-        np.linalg.norm(e.positions[:, first].astype(float) - e.positions[:, second], axis=-1) for e in (shipped, source)
-    )
+    one, other = (np.linalg.norm(e.positions[:, first].astype(float) - e.positions[:, second], axis=-1) for e in (shipped, source))
     assert np.abs(one - other).max() < 2e-4
 
 
@@ -206,9 +202,7 @@ def test_mueller_brown_is_the_standard_potential():
     p = {key: np.array(value) for key, value in load_toy("mueller-brown").parameters.items()}
     for x, y, energy in [(-0.558, 1.442, -146.700), (0.623, 0.028, -108.167), (-0.050, 0.467, -80.768)]:
         dx, dy = x - p["x0"], y - p["y0"]
-        assert np.sum(p["A"] * np.exp(p["a"] * dx**2 + p["b"] * dx * dy + p["c"] * dy**2)) == pytest.approx(
-            energy, abs=5e-3
-        )
+        assert np.sum(p["A"] * np.exp(p["a"] * dx**2 + p["b"] * dx * dy + p["c"] * dy**2)) == pytest.approx(energy, abs=5e-3)
 
 
 def test_kinds_are_not_confused():

@@ -218,9 +218,7 @@ def compare(
     )
 
 
-def _pair(  # noqa: PLR0917
-    title: str, a: Observed, b: Observed, reference: Observed | None, names: list[str], seed: int
-) -> Pair:
+def _pair(title: str, a: Observed, b: Observed, reference: Observed | None, names: list[str], seed: int) -> Pair:
     """One column; the floor is the reference's, or b's own where b is the reference or there is none."""
     floor = None if reference is None or reference is b else reference
     counted = None if floor is None else floor.ramachandran

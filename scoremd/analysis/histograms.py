@@ -19,15 +19,11 @@ def check_points(points: np.ndarray, dimension: int, name: str) -> np.ndarray:
     if points.ndim == 1 and dimension == 1:
         points = points[:, None]
     if points.ndim != 2 or points.shape[1] != dimension:
-        raise ScoreMDError(
-            f"{name} must be (frame, {dimension}), one column for each pair in range, not {points.shape}"
-        )
+        raise ScoreMDError(f"{name} must be (frame, {dimension}), one column for each pair in range, not {points.shape}")
     if len(points) < 2:
         raise ScoreMDError(f"{name} has {len(points)} frames; at least two are needed")
     if not np.isfinite(points).all():
-        raise ScoreMDError(
-            f"{name} holds {int((~np.isfinite(points)).any(1).sum())} frames that are not finite numbers"
-        )
+        raise ScoreMDError(f"{name} holds {int((~np.isfinite(points)).any(1).sum())} frames that are not finite numbers")
     return points
 
 
@@ -154,17 +150,10 @@ def histogram(
         On wrong shapes, fewer than two frames, numbers that are not finite, an empty range or no bins.
     """
     limits = np.asarray(range, dtype=np.float64)
-    if (
-        limits.ndim != 2
-        or limits.shape[1] != 2
-        or not np.isfinite(limits).all()
-        or (limits[:, 0] >= limits[:, 1]).any()
-    ):
+    if limits.ndim != 2 or limits.shape[1] != 2 or not np.isfinite(limits).all() or (limits[:, 0] >= limits[:, 1]).any():
         raise ScoreMDError(f"range must be [[low, high], ...] with low < high for each axis, not {limits.tolist()}")
     if bins < 1:
         raise ScoreMDError(f"a histogram needs at least one bin along each axis, not {bins}")
     points = check_points(points, len(limits), name)
     cell = cell_index(points, limits, bins)
-    return Histogram(
-        cell, check_groups(groups, len(points)), np.bincount(cell, minlength=bins ** len(limits) + 1).astype(np.int64)
-    )
+    return Histogram(cell, check_groups(groups, len(points)), np.bincount(cell, minlength=bins ** len(limits) + 1).astype(np.int64))

@@ -240,8 +240,6 @@ def _second_order(table_a: np.ndarray, table_b: np.ndarray) -> float:
     """
     p, q = (table.sum(0) / table.sum() for table in (table_a, table_b))
     scale = np.sqrt(4 * (p + q))
-    z_a, z_b = (
-        (table - table.sum(1, keepdims=True) * law) / table.sum() / scale for table, law in ((table_a, p), (table_b, q))
-    )
+    z_a, z_b = ((table - table.sum(1, keepdims=True) * law) / table.sum() / scale for table, law in ((table_a, p), (table_b, q)))
     own = [np.sum((z @ z.T) ** 2) - np.sum(np.sum(z**2, 1) ** 2) for z in (z_a, z_b)]
     return float(2 * (sum(own) + 2 * np.sum((z_a @ z_b.T) ** 2)))

@@ -47,9 +47,7 @@ def _map(values: np.ndarray, colours: str, low: float, high: float, label: str) 
     axes.set_facecolor(_EMPTY)
     axes.patch.set_alpha(None)
     extent = (-180, 180, -180, 180)
-    image = axes.imshow(
-        values.T, origin="lower", aspect="auto", extent=extent, cmap=colours, vmin=low, vmax=high, interpolation="none"
-    )
+    image = axes.imshow(values.T, origin="lower", aspect="auto", extent=extent, cmap=colours, vmin=low, vmax=high, interpolation="none")
     axes.set(xlabel="φ (°)", ylabel="ψ (°)", xticks=_TICKS, yticks=_TICKS)
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03)
     bar.set_label(label, fontsize=8)
@@ -85,9 +83,7 @@ def ramachandran_difference(comparison: Comparison, first: str, second: str) -> 
     On a grid half as fine as the maps', so that chance shows less.
     """
     kt = thermal_energy(comparison.temperature)
-    a, b = (
-        comparison.ensembles[name].map().reshape(BINS // 2, 2, BINS // 2, 2).sum((1, 3)) for name in (first, second)
-    )
+    a, b = (comparison.ensembles[name].map().reshape(BINS // 2, 2, BINS // 2, 2).sum((1, 3)) for name in (first, second))
     change = free_energy_difference(a, b, kt)
     return _map(change, "RdBu_r", -LARGEST_DIFFERENCE, LARGEST_DIFFERENCE, "difference (kJ/mol)")
 

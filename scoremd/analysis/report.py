@@ -34,18 +34,13 @@ def _figures(comparison: Comparison) -> dict[str, list[tuple[str, Markup]]]:
     sections: dict[str, list[tuple[str, Figure]]] = {
         "maps": [(name.capitalize(), plots.ramachandran(comparison, name)) for name in there],
         "differences": [
-            (f"{first.capitalize()} − {second}", plots.ramachandran_difference(comparison, first, second))
-            for first, second, _ in columns
+            (f"{first.capitalize()} − {second}", plots.ramachandran_difference(comparison, first, second)) for first, second, _ in columns
         ],
-        "profiles": [
-            (f"Along {symbol}", plots.profile(comparison, name)) for name, symbol in (("phi", "φ"), ("psi", "ψ"))
-        ],
+        "profiles": [(f"Along {symbol}", plots.profile(comparison, name)) for name, symbol in (("phi", "φ"), ("psi", "ψ"))],
         "bonds": [(bond.name, plots.bond_lengths(comparison, k)) for k, bond in enumerate(bonds)],
     }
     return {
-        section: [
-            (caption, inline_svg(figure, f"{section}{k}", caption)) for k, (caption, figure) in enumerate(pictures)
-        ]
+        section: [(caption, inline_svg(figure, f"{section}{k}", caption)) for k, (caption, figure) in enumerate(pictures)]
         for section, pictures in sections.items()
     }
 
@@ -65,9 +60,7 @@ def render_report(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
     str
         A whole document, without links to anything outside it.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("scoremd.analysis") / "report.html").read_text(encoding="utf-8"))
     return template.render(
         comparison=comparison,

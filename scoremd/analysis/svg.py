@@ -38,9 +38,7 @@ def inline_svg(figure: Figure, name: str, title: str) -> Markup:
     text = re.sub(r'\sid="([^"]*)"', rf' id="{name}-\1"', text)
     text = re.sub(r'href="#', f'href="#{name}-', text)
     text = re.sub(r"url\(#", f"url(#{name}-", text)
-    text = re.sub(
-        r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", text, count=1)
-    )
+    text = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", text, count=1))
     text = text.replace("#000000", "currentColor")
     text = re.sub(r"font-family: [^;\"]*;?", "", text)
     # matplotlib's style element would hold for the whole page.

@@ -115,8 +115,7 @@ def ensemble_rows(comparison: Comparison) -> list[Row]:
         ("Lost replicas", NOTHING, NOTHING, lost),
     ]
     rows += [
-        row(f"Population of {name}", [NOTHING if one is None else estimate(one.basins[name], 4) for one in seen])
-        for name in some.basins
+        row(f"Population of {name}", [NOTHING if one is None else estimate(one.basins[name], 4) for one in seen]) for name in some.basins
     ]
     rows += [
         row("Frames with a broken bond", [rare(one, "broken") for one in seen]),

@@ -89,11 +89,8 @@ def headline(comparison: Comparison) -> str:
     else:
         by_status = {status: [v.title for v in judged if v.status == status] for status in said}
         clauses = [
-            " and ".join(title.replace(" vs ", " and ") if len(titles) == 1 else title for title in titles)
-            + f" {said[status]}"
-            for status, titles in sorted(
-                by_status.items(), key=lambda item: ("differ", "undecided", "agree").index(item[0])
-            )
+            " and ".join(title.replace(" vs ", " and ") if len(titles) == 1 else title for title in titles) + f" {said[status]}"
+            for status, titles in sorted(by_status.items(), key=lambda item: ("differ", "undecided", "agree").index(item[0]))
             if titles
         ]
         text = "; ".join(clauses) + "."
@@ -114,8 +111,7 @@ def findings(comparison: Comparison) -> list[str]:
             high = comparison.pairs[title].js.high
             if high is not None and high < 0:
                 found.append(
-                    f"{title.capitalize()}: more alike than independent draws would be; the two share frames, or one "
-                    "repeats the other."
+                    f"{title.capitalize()}: more alike than independent draws would be; the two share frames, or one repeats the other."
                 )
             found += _populations(comparison, first, second, comparison.pairs[title])
     for name, what in (("broken", "a broken bond"), ("clashing", "a clash"), ("mirrored", "a mirror image")):

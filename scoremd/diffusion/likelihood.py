@@ -11,9 +11,7 @@ from scoremd.diffusion.schedule import signal_and_noise
 from scoremd.diffusion.space import Space
 
 
-def log_likelihood(
-    score: ScoreFunction, space: Space, x: Tensor, grid: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5
-) -> Tensor:
+def log_likelihood(score: ScoreFunction, space: Space, x: Tensor, grid: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5) -> Tensor:
     """ln p of `x` at the first (least noisy) level of `grid`, normalised over the space, shape (batch,).
 
     The flow dx = sigma^2 (x + s) d lambda is followed from the data to the standard normal end with the exact divergence, D derivatives

@@ -28,9 +28,7 @@ def denoised(score: Tensor, x: Tensor, log_snr: Tensor) -> Tensor:
     return (x + sigma**2 * score) / alpha
 
 
-def second_order_sde(
-    score: ScoreFunction, space: Space, batch: int, grid: Tensor, generator: torch.Generator | None
-) -> Tensor:
+def second_order_sde(score: ScoreFunction, space: Space, batch: int, grid: Tensor, generator: torch.Generator | None) -> Tensor:
     """Second-order multistep solver of the reverse SDE (SDE-DPM-Solver++(2M), Lu et al., arXiv 2211.01095): the default.
 
     The linear part of the SDE is solved exactly, and the denoised mean is extrapolated linearly in lambda from the last two calls. The
@@ -60,9 +58,7 @@ def second_order_sde(
     raise ValueError("the grid of noise levels is empty")
 
 
-def euler_maruyama(
-    score: ScoreFunction, space: Space, batch: int, grid: Tensor, generator: torch.Generator | None
-) -> Tensor:
+def euler_maruyama(score: ScoreFunction, space: Space, batch: int, grid: Tensor, generator: torch.Generator | None) -> Tensor:
     """First-order solver of the reverse SDE, the baseline; arguments and result as in `second_order_sde`."""
     x = space.noise(batch, generator)
     for lam, following in zip(grid[:-1], grid[1:], strict=True):
@@ -73,16 +69,14 @@ def euler_maruyama(
     return denoised(score(x, grid[-1:]), x, grid[-1])
 
 
-def probability_flow(
-    score: ScoreFunction, space: Space, batch: int, grid: Tensor, generator: torch.Generator | None
-) -> Tensor:
+def probability_flow(score: ScoreFunction, space: Space, batch: int, grid: Tensor, generator: torch.Generator | None) -> Tensor:
     """Fourth-order solver of the probability-flow ODE (three eighths rule); four calls for each interval of `grid`."""
     start = space.noise(batch, generator)
 
     def velocity(lam: Tensor, x: Tensor) -> Tensor:
         return signal_and_noise(lam)[1] ** 2 * (x + score(x, lam[None]))
 
-    end = odeint(velocity, start, grid[[0, -1]], method="rk4", options={"grid_points": grid, "step_size": None})[-1]
+    end = odeint(velocity, start, grid[[0, -1]], method="rk4", options={"grid_constructor": lambda *_: grid})[-1]
     return denoised(score(end, grid[-1:]), end, grid[-1])
 
 

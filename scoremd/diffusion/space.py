@@ -52,7 +52,8 @@ class Space:
 
     def _basis(self) -> Tensor:
         """Helmert's vectors on the beads that exist: (batch or 1, bead, bead), orthonormal columns with zero sum; the column of the
-        first bead, and those of padding, are zero."""
+        first bead, and those of padding, are zero.
+        """
         m = self.mask
         rank = m.cumsum(-1)  # 1, 2, ... over the beads that exist
         before = torch.triu(torch.ones(m.shape[-1], m.shape[-1], dtype=m.dtype, device=m.device), 1)

@@ -12,7 +12,7 @@ from scoremd.diffusion.schedule import signal_and_noise
 from scoremd.nn.interaction import Features, InteractionBlock
 from scoremd.nn.molecule import MoleculeBatch, remove_centre
 from scoremd.nn.pairs import PairTable, pair_table, partners
-from scoremd.nn.radial import RadialFeatures, TimeEmbedding, standardise
+from scoremd.nn.radial import Normaliser, RadialFeatures, TimeEmbedding, standardise
 from scoremd.nn.torsion import TorsionTerm
 
 #: Pair distances (scaled) beyond which messages fade out, slowly: small molecules are dense.
@@ -57,6 +57,11 @@ class MoleculeEnergy(nn.Module):
     torsions : (group, torsion, 4) bead indices of the local term; no groups, no local term
     """
 
+    pair_statistics: Tensor
+    pair_partner: Tensor
+    pair_source: Tensor
+    pair_weight: Tensor
+
     def __init__(
         self,
         config: NetworkConfig,
@@ -77,15 +82,13 @@ class MoleculeEnergy(nn.Module):
         self.residue = nn.Embedding(n_residue_types, c.scalars, padding_idx=0)
         self.radial = RadialFeatures(len(pair_statistics), c.radial_basis, c.radial_width, c.scalars)
         self.blocks = nn.ModuleList(
-            InteractionBlock(c.scalars, c.vectors, c.radial_width, first=k == 0, last=k == c.layers - 1)
-            for k in range(c.layers)
+            InteractionBlock(c.scalars, c.vectors, c.radial_width, first=k == 0, last=k == c.layers - 1) for k in range(c.layers)
         )
         inputs = c.scalars if c.achiral else c.scalars + c.vectors
         self.read_out = nn.Sequential(nn.Linear(inputs, c.scalars), nn.SiLU(), nn.Linear(c.scalars, 1, bias=False))
+        self.normaliser = Normaliser(c.scalars)
         self.torsion = (
-            TorsionTerm(torsions, n_beads, n_residue_types, c.scalars, c.torsion_width, achiral=c.achiral)
-            if len(torsions)
-            else None
+            TorsionTerm(torsions, n_beads, n_residue_types, c.scalars, c.torsion_width, achiral=c.achiral) if len(torsions) else None
         )
 
     def forward(self, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
@@ -98,7 +101,6 @@ class MoleculeEnergy(nn.Module):
         molecule : types, one row for each of the batch or one for all
         """
         mask = molecule.mask(x.dtype)
-        _, sigma = signal_and_noise(log_snr)
         table = PairTable(self.pair_partner, self.pair_source, self.pair_weight)
         edge = partners(x, table) - x[:, None]
         distance = torch.sqrt((edge * edge).sum(-1) + 1e-6)
@@ -110,17 +112,19 @@ class MoleculeEnergy(nn.Module):
         radial = self.radial(z, distance, molecule.pair, time)
         envelope = present / (1 + (distance / ENVELOPE_LENGTH) ** 4)
         unit = (edge / distance[..., None])[..., None]
-        features = self._initial_features(x, molecule, time, mask)
+        kind = self.bead(molecule.bead) + self.residue(molecule.residue)
+        features = self._initial_features(x, kind, time, mask)
         for block in self.blocks:
             features = block(features, unit, radial, envelope, table)
         scalars = [features.scalar] if self.config.achiral else [features.scalar, features.pseudoscalar]
         energy = (self.read_out(torch.cat(scalars, -1))[..., 0] * mask).sum(1)
         if self.torsion is not None:
             energy = energy + self.torsion(x, log_snr, molecule.residue, mask, time)
+        energy = energy + self.normaliser(log_snr, kind.sum(1) / mask.sum(1, keepdim=True))
         return energy + self._prior(x, z, mean, bonded * present, log_snr, mask)
 
-    def _initial_features(self, x: Tensor, molecule: MoleculeBatch, time: Tensor, mask: Tensor) -> Features:
-        scalar = (self.bead(molecule.bead) + self.residue(molecule.residue) + time[:, None]) * mask[..., None]
+    def _initial_features(self, x: Tensor, kind: Tensor, time: Tensor, mask: Tensor) -> Features:
+        scalar = (kind + time[:, None]) * mask[..., None]
         batch, n_beads, v = len(x), self.n_beads, self.config.vectors
         scalar = scalar.expand(batch, -1, -1)
         pseudoscalar, vector = x.new_zeros(batch, n_beads, v), x.new_zeros(batch, n_beads, 3, v)

@@ -159,17 +159,13 @@ class Update(nn.Module):
 class InteractionBlock(nn.Module):
     """Messages, then update: one layer of the network, equivariant under rotation, reflection and permutation."""
 
-    def __init__(
-        self, scalars: int, vectors: int, radial_width: int, *, first: bool = False, last: bool = False
-    ) -> None:
+    def __init__(self, scalars: int, vectors: int, radial_width: int, *, first: bool = False, last: bool = False) -> None:
         super().__init__()
         self.irreps = feature_irreps(scalars, vectors)
         self.messages = Messages(scalars, vectors, radial_width, scalars_only=first)
         self.update = Update(scalars, vectors, scalars_only=first, last=last)
 
-    def forward(
-        self, features: Features, unit: Tensor, radial: Tensor, envelope: Tensor, table: PairTable
-    ) -> Features:
+    def forward(self, features: Features, unit: Tensor, radial: Tensor, envelope: Tensor, table: PairTable) -> Features:
         """Arguments as in `Messages.forward`."""
         messages = self.messages(features, unit, radial, envelope, table)
         return self.update(features, messages, 1 / math.sqrt(features.scalar.shape[1]))

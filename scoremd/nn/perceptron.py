@@ -4,7 +4,6 @@ Scaled data have mean zero and variance one along each axis, so the standard nor
 at every noise level: the perceptron learns what differs, and its share is faded out with the signal, exactly zero without any.
 """
 
-import torch
 from torch import Tensor, nn
 
 from scoremd.diffusion.schedule import signal_and_noise

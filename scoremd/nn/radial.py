@@ -13,6 +13,13 @@ def freeze(log_snr: Tensor, ceiling: float, sharpness: float = 4.0) -> Tensor:
     return ceiling - nn.functional.softplus(ceiling - log_snr, beta=sharpness)
 
 
+def time_basis(log_snr: Tensor) -> Tensor:
+    """Bounded and slowly growing functions of the half log signal-to-noise ratio, (batch,) -> (batch, 5)."""
+    lam = log_snr
+    basis = [lam / 4, torch.tanh(lam), torch.sigmoid(-2 * lam), torch.sigmoid(2 * lam), torch.cos(lam)]
+    return torch.stack(basis, -1)
+
+
 class TimeEmbedding(nn.Module):
     """Half log signal-to-noise ratio -> features.
 
@@ -30,8 +37,25 @@ class TimeEmbedding(nn.Module):
     def forward(self, log_snr: Tensor) -> Tensor:
         """(batch or 1,) -> (batch or 1, width)."""
         lam = log_snr if self.frozen_above is None else freeze(log_snr, self.frozen_above)
-        basis = [lam / 4, torch.tanh(lam), torch.sigmoid(-2 * lam), torch.sigmoid(2 * lam), torch.cos(lam)]
-        return self.mlp(torch.stack(basis, -1))
+        return self.mlp(time_basis(lam))
+
+
+class Normaliser(nn.Module):
+    """The part of the energy that depends on the noise and on the molecule, not on the configuration: it makes exp(-E) a density.
+
+    Scores do not see it, only the Fokker–Planck term trains it. It sees the noise at every level: the volume that stiff coordinates
+    have shrinks with the noise also where the rest of the network is frozen.
+    """
+
+    def __init__(self, molecule_width: int, width: int = 32) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(5 + molecule_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
+
+    def forward(self, log_snr: Tensor, molecule: Tensor) -> Tensor:
+        """Noise (batch or 1,) and mean embedding of the beads (batch or 1, width) -> (batch or 1,)."""
+        basis = time_basis(log_snr)
+        n = max(len(basis), len(molecule))
+        return 10 * self.mlp(torch.cat([basis.expand(n, -1), molecule.expand(n, -1)], -1))[..., 0]
 
 
 def standardise(distance: Tensor, mean: Tensor, deviation: Tensor, log_snr: Tensor) -> Tensor:
@@ -55,6 +79,9 @@ class RadialFeatures(nn.Module):
 
     The distance enters twice: standardised (fine, for stiff pairs) and bare (coarse, comparable between pairs).
     """
+
+    fine: Tensor
+    coarse: Tensor
 
     def __init__(self, n_pair_types: int, n_basis: int, width: int, time_width: int) -> None:
         super().__init__()

@@ -9,9 +9,7 @@ from torch import Tensor
 EnergyFunction = Callable[[Tensor, Tensor], Tensor]
 
 
-def energy_and_score(
-    energy: EnergyFunction, x: Tensor, log_snr: Tensor, *, create_graph: bool = False
-) -> tuple[Tensor, Tensor]:
+def energy_and_score(energy: EnergyFunction, x: Tensor, log_snr: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
     """Energy (batch,) and score -dE/dx, shape of x; `create_graph` keeps both differentiable for training."""
     with torch.enable_grad():
         x = x if x.requires_grad else x.detach().requires_grad_()

@@ -21,9 +21,10 @@ class TorsionTerm(nn.Module):
     achiral : make the energy even under reflection
     """
 
-    def __init__(
-        self, torsions: Tensor, n_beads: int, n_residue_types: int, time_width: int, width: int, *, achiral: bool
-    ) -> None:
+    beads: Tensor
+    bonds: Tensor
+
+    def __init__(self, torsions: Tensor, n_beads: int, n_residue_types: int, time_width: int, width: int, *, achiral: bool) -> None:
         super().__init__()
         self.achiral = achiral
         n_groups, n_torsions, _ = torsions.shape

@@ -1,0 +1,1 @@
+"""Langevin dynamics and the OpenMM force."""

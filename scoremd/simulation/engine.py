@@ -16,6 +16,7 @@ from scoremd.errors import ScoreMDError
 from scoremd.progress import progress
 from scoremd.simulation.langevin import ForceFunction, LangevinParameters, State, middle_step, thermal_velocities
 from scoremd.simulation.store import FrameStore, generator_from
+from scoremd.trajectory_files import read_trajectory
 from scoremd.units import thermal_energy
 
 #: A replica is lost when a bond gets longer than this times its mean, shorter than the inverse, or anything is not finite.
@@ -64,16 +65,18 @@ class SimulationSettings:
 
 
 @dataclass(frozen=True)
-class SimulationResult:
+class Simulation:
     """A finished run.
 
     Attributes
     ----------
-    path : trajectory file
+    trajectory : frames of replica 0, then of replica 1, ...
+    replica : (frame,) which replica each frame is of
     lost : numbers of the replicas that blew up and were stopped
     """
 
-    path: Path
+    trajectory: mdtraj.Trajectory
+    replica: NDArray[np.int64]
     lost: tuple[int, ...]
 
 
@@ -144,9 +147,7 @@ def langevin_parameters(model: BoundModel, settings: SimulationSettings) -> Lang
     return LangevinParameters(settings.time_step_fs * 1e-3, settings.friction, kt, masses)
 
 
-def simulate(
-    model: BoundModel, settings: SimulationSettings, output: Path, start: NDArray[np.float32], identity: str
-) -> SimulationResult:
+def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, start: NDArray[np.float32], identity: str) -> Simulation:
     """Run the replicas, or go on with an interrupted run, and write the trajectory.
 
     Parameters
@@ -179,4 +180,7 @@ def simulate(
             store.append(frame, replicas.to_tensors())
             bar.advance(per_frame)
     path = store.finish(topology, settings.steps_per_frame * settings.time_step_fs * 1e-3, replicas.good_frames.numpy())
-    return SimulationResult(path, tuple(int(k) for k in torch.nonzero(replicas.lost).flatten()))
+    trajectory, _ = read_trajectory(path, topology)
+    good = replicas.good_frames.numpy()
+    lost = tuple(int(k) for k in torch.nonzero(replicas.lost).flatten())
+    return Simulation(trajectory, np.repeat(np.arange(settings.replicas), good), lost)

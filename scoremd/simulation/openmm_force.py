@@ -17,6 +17,7 @@ from openmm import app, unit
 from scoremd.bound_model import BoundModel
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
+from scoremd.model_files import config_text, networks_from, tensors_of
 from scoremd.simulation.langevin import ForceFunction
 from scoremd.systems import System
 
@@ -35,9 +36,9 @@ class ModelForce:
 
     def __init__(self, force_field: "ForceField", system: System) -> None:
         self._set(
-            force_field.config_text(),
+            config_text(force_field.description),
             system.model_dump_json(),
-            {name: t.numpy() for name, t in force_field.tensors().items()},
+            {name: t.numpy() for name, t in tensors_of(force_field.experts).items()},
         )
 
     def _set(self, description: str, system: str, arrays: dict[str, NDArray[Any]]) -> None:
@@ -51,11 +52,9 @@ class ModelForce:
         self._set(**state)
 
     def _make_force(self) -> ForceFunction:
-        from scoremd.force_field import networks_from
-
         description = ModelDescription.model_validate(yaml.safe_load(self._description))
         tensors = {name: torch.from_numpy(a) for name, a in self._arrays.items()}
-        experts = [network.requires_grad_(False) for network in networks_from(description, tensors, "PythonForce")]
+        experts = networks_from(description, tensors, "PythonForce")
         return BoundModel(description, experts, System.model_validate_json(self._system)).forces(1)
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float32]]:

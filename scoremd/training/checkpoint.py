@@ -38,7 +38,11 @@ class RunState:
             tensors |= {f"parameter/{name}": p.detach(), f"average/{name}": self.average[name]}
             tensors |= {f"{key}/{name}": moments[key] for key in ("exp_avg", "exp_avg_sq", "step")}
         with replacing(path) as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"settings": settings, "step": str(self.step)})
+            save_file(
+                {k: v.contiguous() for k, v in tensors.items()},
+                temporary,
+                {"settings": settings, "step": str(self.step)},
+            )
             if path.exists():
                 path.replace(path.with_name(path.name + ".previous"))
 
@@ -59,9 +63,7 @@ class RunState:
                 continue
             if metadata.get("settings") != settings:
                 changed = _difference(metadata.get("settings", "{}"), settings)
-                raise ScoreMDError(
-                    f"{candidate}: is of a run with other settings ({changed}); choose another output or remove it"
-                )
+                raise ScoreMDError(f"{candidate}: is of a run with other settings ({changed}); choose another output or remove it")
             self._load(tensors)
             self.step = int(metadata["step"])
             return True

@@ -53,9 +53,7 @@ class TrainingSet:
         return self.positions[i], forces, molecules
 
 
-def training_set(
-    pairs: list[tuple[System, Ensemble]], description: ModelDescription, *, use_forces: bool
-) -> TrainingSet:
+def training_set(pairs: list[tuple[System, Ensemble]], description: ModelDescription, *, use_forces: bool) -> TrainingSet:
     """Put ensembles into a model's slots.
 
     Parameters
@@ -72,9 +70,7 @@ def training_set(
     positions, forces, rows, index, statistics = [], [], [], [], []
     for k, (system, ensemble) in enumerate(pairs):
         if not np.isclose(ensemble.temperature, description.temperature):
-            raise ScoreMDError(
-                f"{ensemble.name} is at {ensemble.temperature} K, the model at {description.temperature} K: they must agree"
-            )
+            raise ScoreMDError(f"{ensemble.name} is at {ensemble.temperature} K, the model at {description.temperature} K: they must agree")
         beads = ensemble.beads(system.bead_indices(ensemble))
         if use_forces and beads.forces is None:
             raise ScoreMDError(f"{ensemble.name} has no forces; set use_forces: false to train on positions alone")

@@ -104,9 +104,7 @@ def _join(a: MoleculeBatch, b: MoleculeBatch, copies: int) -> MoleculeBatch:
     return MoleculeBatch(*(torch.cat([p, q.repeat(copies, *[1] * (q.dim() - 1))]) for p, q in zip(a, b, strict=True)))
 
 
-def make_step(
-    network: MoleculeEnergy, force_square: float, weight: float
-) -> Callable[[list[Tensor], Batch], StepResult]:
+def make_step(network: MoleculeEnergy, force_square: float, weight: float) -> Callable[[list[Tensor], Batch], StepResult]:
     """The step as a function of parameters (in the order of `network.parameters()`) and batch.
 
     Parameters
@@ -144,7 +142,7 @@ def make_step(
             estimates = residual_estimates(bind(other), scores[n:], here, level, batch.probes, freedom)
             consistency = fokker_planck_loss(estimates, freedom)
             loss = loss + weight * consistency
-        gradients = [g.detach() for g in torch.autograd.grad(loss, leaves)]
+        gradients = [g.detach() for g in torch.autograd.grad(loss, leaves, materialize_grads=True)]
         k = n // 2
         return StepResult(gradients, losses[:k].mean().detach(), losses[k:].mean().detach(), consistency.detach())
 

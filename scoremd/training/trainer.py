@@ -13,7 +13,8 @@ from scoremd.compilation import compile_for
 from scoremd.data import read_ensemble
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
-from scoremd.force_field import ForceField
+from scoremd.model_files import save_model
+from scoremd.nn.energy import MoleculeEnergy
 from scoremd.progress import progress
 from scoremd.systems import System, load_system
 from scoremd.training.checkpoint import RunState
@@ -95,17 +96,17 @@ class Expert:
             group["lr"] = config.learning_rate * learning_rate_factor((state.step + 1) / config.steps)
         state.optimizer.step()
         keep = min(config.average, (1 + state.step) / (10 + state.step))
-        torch._foreach_lerp_(list(state.average.values()), self.parameters, 1 - keep)  # noqa: SLF001
+        torch._foreach_lerp_(list(state.average.values()), self.parameters, 1 - keep)
         state.step += 1
         return result
 
-    def averaged_network(self) -> torch.nn.Module:
+    def averaged_network(self) -> MoleculeEnergy:
         """The network with the averaged weights."""
         self.network.load_state_dict(self.state.average, strict=False)
         return self.network
 
 
-def train(config: TrainingConfig) -> ForceField:
+def train(config: TrainingConfig) -> None:
     """Train a model, or go on with an interrupted run, and save it to `config.output`.
 
     The folder gets, besides the model, `metrics.csv`. While the run lasts its checkpoints lie there too; a run that was killed and
@@ -129,14 +130,11 @@ def train(config: TrainingConfig) -> ForceField:
         _run(expert, config)
     settings = config.model_dump(mode="json", exclude={"output", "data", "checkpoint_every", "threads"})
     trained = {"configuration": settings, "frames": len(data.positions), "torch": torch.__version__}
-    force_field = ForceField(
-        description.model_copy(update={"trained": trained}), [expert.averaged_network() for expert in experts]
-    )
-    force_field.save(config.output)
+    trained_description = description.model_copy(update={"trained": trained})
+    save_model(config.output, trained_description, [expert.averaged_network() for expert in experts])
     for expert in experts:
         for path in config.output.glob(f"checkpoint-{expert.number}.safetensors*"):
             path.unlink()
-    return force_field
 
 
 def _run(expert: Expert, config: TrainingConfig) -> None:

@@ -31,9 +31,7 @@ def test_a_system_without_phi_is_refused(system, frames):
         phi_psi(frames(5, 0), bare)
 
 
-@pytest.mark.parametrize(
-    "quadruples", [[[0, 1, 2]], [0, 1, 2, 3], [[0.0, 1.0, 2.0, 3.0]], [[0, 1, 2, 5]], [[-1, 1, 2, 3]]]
-)
+@pytest.mark.parametrize("quadruples", [[[0, 1, 2]], [0, 1, 2, 3], [[0.0, 1.0, 2.0, 3.0]], [[0, 1, 2, 5]], [[-1, 1, 2, 3]]])
 def test_what_are_not_quadruples_of_beads_is_refused(frames, quadruples):
     with pytest.raises(ScoreMDError, match="torsions"):
         dihedrals(frames(5, 0), quadruples)

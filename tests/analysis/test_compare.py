@@ -12,9 +12,7 @@ REPLICAS = np.repeat(np.arange(20), 400)
 
 @pytest.fixture
 def three(system, frames, reference):
-    return compare(
-        frames(6000, 1), frames(8000, 2, 0.3), system, simulation_groups=REPLICAS, reference=reference, lost_replicas=3
-    )
+    return compare(frames(6000, 1), frames(8000, 2, 0.3), system, simulation_groups=REPLICAS, reference=reference, lost_replicas=3)
 
 
 def test_three_columns_say_which_ensemble_is_off(three):

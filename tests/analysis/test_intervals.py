@@ -5,9 +5,7 @@ from scoremd.analysis.intervals import Estimate, blocks, difference, fraction, g
 from scoremd.errors import ScoreMDError
 
 
-@pytest.mark.parametrize(
-    ("freedom", "t"), [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (15, 2.131), (1000, 1.962)]
-)
+@pytest.mark.parametrize(("freedom", "t"), [(1, 12.706), (2, 4.303), (3, 3.182), (5, 2.571), (15, 2.131), (1000, 1.962)])
 def test_student_t_is_the_tables(freedom, t):
     assert student_t(freedom) == pytest.approx(t, rel=2e-3)
 

@@ -195,9 +195,7 @@ def test_a_single_trajectory_has_no_interval():
 
 def test_pmf_stands_beside_its_floor():
     rng = np.random.default_rng(9)
-    a, b, c = (
-        histogram(rng.normal(m, 0.1, n), range=UNIT, bins=20) for m, n in ((0.5, 5000), (0.5, 20_000), (0.55, 5000))
-    )
+    a, b, c = (histogram(rng.normal(m, 0.1, n), range=UNIT, bins=20) for m, n in ((0.5, 5000), (0.5, 20_000), (0.55, 5000)))
     same, shifted = compare_pmf(a, b), compare_pmf(c, b)
     assert abs(same.excess) < 0.1
     assert shifted.excess == pytest.approx(0.25, abs=0.1)  # (d mu / sigma)^2 (kT)^2 for a shift of d mu

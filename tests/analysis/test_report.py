@@ -39,9 +39,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def comparison(system, frames, reference):
     replicas = np.repeat(np.arange(20), 100)
-    return compare(
-        frames(1000, 1), frames(2000, 2), system, simulation_groups=replicas, reference=reference, lost_replicas=2
-    )
+    return compare(frames(1000, 1), frames(2000, 2), system, simulation_groups=replicas, reference=reference, lost_replicas=2)
 
 
 def test_the_report_is_one_whole_page_that_needs_no_network(comparison):

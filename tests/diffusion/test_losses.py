@@ -1,0 +1,89 @@
+"""Score matching targets: unbiased, of bounded variance, at times that are spread as promised."""
+
+import pytest
+import torch
+
+from scoremd.diffusion.losses import add_noise, draw_times, mean_square_force, mixed_target, score_matching_loss
+from scoremd.nn.score import energy_and_score
+
+D = torch.tensor([2.0], dtype=torch.float64)
+CLEAN = torch.tensor([torch.inf], dtype=torch.float64)
+
+
+def noising(mixture, log_snr, generator, n=100_000):
+    """Clean samples, their exact forces, noise, and noised samples at one noise level."""
+    x0 = mixture.sample(n, generator)
+    eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
+    lam = torch.full((n,), log_snr, dtype=torch.float64)
+    return energy_and_score(mixture, x0, CLEAN)[1], eps, add_noise(x0, eps, lam), lam
+
+
+@pytest.mark.parametrize("log_snr", [-2.0, 0.5, 3.0])
+@pytest.mark.parametrize("with_force", [False, True])
+def test_target_is_unbiased(mixture, generator, log_snr, with_force):
+    """Its mean against any function of x is the exact score's."""
+    force, eps, x, lam = noising(mixture, log_snr, generator)
+    square = mean_square_force(force, D)
+    target, _ = mixed_target(eps, force if with_force else None, square, lam)
+    difference = target - mixture.score(x, lam[:1])
+    for test in (torch.ones_like(x), x, torch.tanh(3 * x), (x > 0).double()):
+        product = (difference * test).sum((1, 2))
+        assert abs(float(product.mean())) < 4.5 * float(product.std()) / len(x) ** 0.5
+
+
+@pytest.mark.parametrize("log_snr", [-3.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0])
+def test_variance_is_within_its_bound(mixture, generator, log_snr):
+    force, eps, x, lam = noising(mixture, log_snr, generator)
+    square, score = mean_square_force(force, D), mixture.score(x, lam[:1])
+    for labels in (None, force):
+        target, bound = mixed_target(eps, labels, square, lam)
+        variance = ((target - score) ** 2).sum((1, 2)) / D
+        assert float(variance.mean()) < float(bound[0]) + 4.5 * float(variance.std()) / len(x) ** 0.5
+
+
+def test_forces_lower_the_variance_where_noise_is_small(mixture, generator):
+    force, eps, x, lam = noising(mixture, 4.0, generator)
+    score, square = mixture.score(x, lam[:1]), mean_square_force(force, D)
+    with_force, without = (((mixed_target(eps, f, square, lam)[0] - score) ** 2).mean() for f in (force, None))
+    assert with_force < without / 50
+
+
+def test_loss_is_in_units_of_the_bound(mixture, generator):
+    """The exact score has a loss of at most one; an error of one standard deviation of the target adds one."""
+    _, eps, x, lam = noising(mixture, 0.0, generator)
+    target, bound = mixed_target(eps, None, 0.0, lam)
+    score = mixture.score(x, lam[:1])
+    exact = score_matching_loss(score, target, bound, D).mean()
+    wrong = score_matching_loss(score + bound.sqrt()[:, None, None], target, bound, D).mean()
+    assert float(exact) < 1
+    assert float(wrong - exact) == pytest.approx(1, abs=0.03)
+
+
+def test_mean_square_force_of_a_gaussian(gaussian, generator):
+    """<f^2> of a normal coordinate of variance v is 1 / v."""
+    force = energy_and_score(gaussian, gaussian.sample(200_000, generator), CLEAN)[1]
+    assert mean_square_force(force, D) == pytest.approx((1 / 0.3 + 1 / 1.6) / 2, rel=0.01)
+
+
+def test_times_are_half_uniform_half_logarithmic(generator):
+    t = draw_times(20_001, (0.0, 1.0), generator)
+    first, second = t[:10_000], t[10_000:]
+    assert float(t.min()) >= 1e-5
+    assert float(t.max()) <= 1
+    assert float(first.mean()) == pytest.approx(0.5, abs=1e-3)
+    assert float(second.log10().mean()) == pytest.approx(-2.5, abs=1e-3)
+    assert float(second.log10().std()) == pytest.approx(5 / 12**0.5, abs=1e-2)
+
+
+def test_times_are_stratified(generator):
+    """Each tenth of the range holds a tenth of each half, in every draw."""
+    for _ in range(20):
+        t = draw_times(40, (0.1, 0.6), generator)
+        uniform = (t[:20] - 0.1) / 0.5
+        logarithmic = (t[20:] / 0.1).log() / torch.tensor(6.0).log()
+        for half in (uniform, logarithmic):
+            assert torch.equal(torch.histc(half, 10, 0, 1), torch.full((10,), 2.0))
+
+
+def test_one_time_alone(generator):
+    assert draw_times(1, (0.0, 1.0), generator).shape == (1,)
