@@ -184,6 +184,7 @@ def emulate(
     replicas: ReplicaCount = 256,
     seed: Seed = 0,
     time_step: TimeStep = 2.0,
+    every: Interval = 1.0,
     model: Model = None,
     threads: Threads = 2,
 ) -> None:
@@ -193,7 +194,7 @@ def emulate(
 
     torch.set_num_threads(threads)
     force_field, found = _load(system, model)
-    settings = SimulationSettings(ns, replicas, seed, time_step)
+    settings = SimulationSettings(ns, replicas, seed, time_step, frame_interval_ps=every)
     result = run(force_field, found, output, samples=n, settings=settings, command=_command())
     _show(result.comparison)
     print(f"report: {result.folder / 'report.html'}")

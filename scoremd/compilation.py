@@ -17,7 +17,8 @@ _log = logging.getLogger("scoremd")
 
 
 @functools.cache
-def _compiler_available() -> bool:
+def compiler_available() -> bool:
+    """Whether compiled kernels can be built; says so once if not."""
     if any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         return True
     _log.warning("no C++ compiler found: running without compilation, several times slower")
@@ -36,7 +37,7 @@ def compile_for(function: Callable[..., Any], *example: Any) -> Callable[..., An
     -------
     a function of the same arguments; `function` itself where there is no compiler
     """
-    if not _compiler_available():
+    if not compiler_available():
         return function
     graph = make_fx(function, tracing_mode="real")(*example)
     with torch.no_grad():

@@ -54,7 +54,7 @@ def equilibrated(trajectory: mdtraj.Trajectory, replicas: NDArray[np.int64] | No
     first = np.flatnonzero(np.r_[True, np.diff(replicas) != 0])
     lengths = np.diff(np.r_[first, n])
     position = np.arange(n) - np.repeat(first, lengths)
-    kept = position >= EQUILIBRATION * np.repeat(lengths, lengths)
+    kept = position >= np.floor(EQUILIBRATION * np.repeat(lengths, lengths))
     return trajectory[kept], replicas[kept]
 
 
@@ -143,6 +143,7 @@ def emulate(
             replicas=settings.replicas,
             seed=settings.seed,
             time_step_fs=settings.time_step_fs,
+            frame_interval_ps=settings.frame_interval_ps,
             start=drawn[: settings.replicas],
             output=simulation_path,
         )

@@ -10,6 +10,7 @@ Samples come by rejection from a grid whose cells bound the density from above: 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -39,6 +40,17 @@ class Potential(ABC):
 
     def __init__(self, system: ToySystem) -> None:
         self.system = system
+
+    def _parameter(self, key: str, shape: tuple[int, ...]) -> Tensor:
+        """A parameter as float64; -1 in `shape` stands for any length; ScoreMDError if the shape is another."""
+        try:
+            value = torch.tensor(self.system.parameters[key], dtype=torch.float64)
+        except ValueError:  # rows of different length
+            value = torch.empty(0, 0, 0)
+        if value.ndim != len(shape) or any(n not in (-1, m) for n, m in zip(shape, value.shape, strict=True)):
+            form = "a number" if not shape else "x".join("n" if n == -1 else str(n) for n in shape) + " numbers"
+            raise ScoreMDError(f"{self.system.name}: {key} must be {form}")
+        return value
 
     @abstractmethod
     def energy(self, x: Tensor) -> Tensor:
@@ -145,7 +157,7 @@ def _product(axis: Tensor, dimension: int) -> Tensor:
     return torch.cartesian_prod(*[axis] * dimension).reshape(-1, dimension)
 
 
-def cell_integrals(energy, limits: ArrayLike, bins: int, order: int = 6) -> NDArray[np.float64]:
+def cell_integrals(energy: Callable[[Tensor], Tensor], limits: ArrayLike, bins: int, order: int = 6) -> NDArray[np.float64]:
     """Integrals of exp(-energy) over the cells of a regular grid by Gauss–Legendre sums, (bins**dimension,), row-major.
 
     Parameters
@@ -174,38 +186,50 @@ def cell_integrals(energy, limits: ArrayLike, bins: int, order: int = 6) -> NDAr
 class DoubleWell(Potential):
     """U = barrier (x^2 - 1)^2 in one dimension."""
 
+    def __init__(self, system: ToySystem) -> None:
+        super().__init__(system)
+        self.height = float(self._parameter("barrier", ())) / system.thermal_energy
+
     def energy(self, x: Tensor) -> Tensor:
         """U / kT."""
-        height = self.system.parameters["barrier"] / self.system.thermal_energy
-        return (height * (x**2 - 1) ** 2).sum(-1)
+        return (self.height * (x**2 - 1) ** 2).sum(-1)
 
     def search_region(self) -> NDArray[np.float64]:
         """Three times as far as where the quartic wall reaches the cut-off."""
-        height = self.system.parameters["barrier"] / self.system.thermal_energy
-        return 3 * np.sqrt(1 + np.sqrt(CUT_OFF / height)) * np.array([[-1.0, 1.0]])
+        return 3 * np.sqrt(1 + np.sqrt(CUT_OFF / self.height)) * np.array([[-1.0, 1.0]])
 
 
 class GaussianMixturePotential(Potential):
     """U = -kT ln sum_k w_k exp(-|x - m_k|^2 / 2 v): the density is the mixture at every kT."""
 
+    def __init__(self, system: ToySystem) -> None:
+        super().__init__(system)
+        self.variance = float(self._parameter("variance", ()))
+        self.weights = self._parameter("weights", (-1,))
+        self.means = self._parameter("means", (len(self.weights), system.dimension))
+
     def energy(self, x: Tensor) -> Tensor:
         """U / kT."""
-        means, weights = (x.new_tensor(self.system.parameters[key]) for key in ("means", "weights"))
-        distance = ((x[..., None, :] - means) ** 2).sum(-1)
-        return -torch.logsumexp(weights.log() - 0.5 * distance / self.system.parameters["variance"], -1)
+        distance = ((x[..., None, :] - self.means.to(x)) ** 2).sum(-1)
+        return -torch.logsumexp(self.weights.to(x).log() - 0.5 * distance / self.variance, -1)
 
     def search_region(self) -> NDArray[np.float64]:
         """Twelve standard deviations around the means."""
-        means, reach = np.array(self.system.parameters["means"]), 12 * np.sqrt(self.system.parameters["variance"])
+        means, reach = self.means.numpy(), 12 * self.variance**0.5
         return np.stack([means.min(0) - reach, means.max(0) + reach], -1)
 
 
 class MuellerBrown(Potential):
     """U = sum_k A_k exp(a_k dx^2 + b_k dx dy + c_k dy^2) with dx = x - x0_k, dy = y - y0_k."""
 
+    def __init__(self, system: ToySystem) -> None:
+        super().__init__(system)
+        terms = (len(self._parameter("A", (-1,))),)
+        self.terms = torch.stack([self._parameter(key, terms) for key in ("A", "a", "b", "c", "x0", "y0")])
+
     def energy(self, x: Tensor) -> Tensor:
         """U / kT."""
-        A, a, b, c, x0, y0 = (x.new_tensor(self.system.parameters[key]) for key in ("A", "a", "b", "c", "x0", "y0"))
+        A, a, b, c, x0, y0 = self.terms.to(x)
         dx, dy = x[..., 0, None] - x0, x[..., 1, None] - y0
         return (A * torch.exp(a * dx**2 + b * dx * dy + c * dy**2)).sum(-1) / self.system.thermal_energy
 

@@ -144,3 +144,18 @@ def test_potential_too_steep_for_the_grid():
 def test_density_beyond_the_region():
     with pytest.raises(ScoreMDError, match="reaches beyond"):
         _ = changed("mueller-brown", A=(-1.0, -1.0, -1.0, 0.01)).box
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("double-well", {"barrier": (4.0,)}, "double-well: barrier must be a number"),
+        ("two-gaussians", {"weights": 1.0}, "two-gaussians: weights must be n numbers"),
+        ("two-gaussians", {"means": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}, "two-gaussians: means must be 2x2 numbers"),
+        ("two-gaussians", {"means": ((0.0, 0.0), (1.0,))}, "two-gaussians: means must be 2x2 numbers"),
+        ("mueller-brown", {"c": (1.0, 2.0)}, "mueller-brown: c must be 4 numbers"),
+    ],
+)
+def test_parameters_of_the_wrong_shape(name, parameters, message):
+    with pytest.raises(ScoreMDError, match=message):
+        changed(name, **parameters)

@@ -40,14 +40,18 @@ def _step(log_snr: Tensor) -> Tensor:
     return DISPLACEMENT * signal_and_noise(log_snr)[1][:, None, None]
 
 
+def _rate(energy: EnergyFunction, x: Tensor, log_snr: Tensor) -> Tensor:
+    """d ln p / d lambda by central differences, (batch,); there is no end of the range in lambda."""
+    lam = torch.cat([log_snr + LAMBDA_STEP, log_snr - LAMBDA_STEP])
+    later, earlier = energy(torch.cat([x, x]), lam).split(len(x))
+    return -(later - earlier) / (2 * LAMBDA_STEP)
+
+
 def residual_estimates(
     energy: EnergyFunction, scores: Tensor, x: Tensor, log_snr: Tensor, probes: Tensor, degrees_of_freedom: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Two independent estimates of R at x, each (batch,), from the scores at `displaced_points` (4 batch, bead, dimension)."""
-    batch = len(x)
-    lam = torch.cat([log_snr + LAMBDA_STEP, log_snr - LAMBDA_STEP])
-    later, earlier = energy(torch.cat([x, x]), lam).split(batch)
-    rate = -(later - earlier) / (2 * LAMBDA_STEP)
+    batch, rate = len(x), _rate(energy, x, log_snr)
     sigma2 = signal_and_noise(log_snr)[1] ** 2
     h = _step(log_snr)
     estimates = []
@@ -84,3 +88,29 @@ def exact_residual(energy: EnergyFunction, x: Tensor, log_snr: Tensor, basis: Te
     sigma2 = signal_and_noise(lam)[1] ** 2
     rest = ((x + s) * s).sum((1, 2))
     return (-rate + sigma2 * (len(basis) + divergence + rest)).detach()
+
+
+def basis_points(x: Tensor, log_snr: Tensor, directions: Tensor) -> Tensor:
+    """x, and x displaced along each direction, stacked along the batch: ((K + 1) batch, bead, dimension).
+
+    Parameters
+    ----------
+    x : (batch, bead, dimension)
+    log_snr : (batch,)
+    directions : (K, batch, bead, dimension) orthonormal, with random signs so that the one-sided difference has no bias to first order
+    """
+    return torch.cat([x[None], x + _step(log_snr) * directions]).flatten(0, 1)
+
+
+def residual(energy: EnergyFunction, scores: Tensor, x: Tensor, log_snr: Tensor, directions: Tensor, degrees_of_freedom: Tensor) -> Tensor:
+    """R at x, (batch,), from the scores at `basis_points` along a whole basis of D directions.
+
+    A single probe's estimate of the divergence has a variance of order two for each stiff coordinate, however small R is, which drowns the
+    gradient of R_1 R_2; the whole basis has none. For a few beads it costs little more.
+    """
+    batch = len(x)
+    here, there = scores[:batch], scores[batch:].unflatten(0, (-1, batch))
+    divergence = (directions * (there - here) / _step(log_snr)).sum((0, 2, 3))
+    return _rate(energy, x, log_snr) + signal_and_noise(log_snr)[1] ** 2 * (
+        degrees_of_freedom + divergence + ((x + here) * here).sum((1, 2))
+    )

@@ -10,6 +10,7 @@ with s the score at (x, lambda). One entry of the grid costs one call of the net
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ def second_order_sde(score: ScoreFunction, space: Space, batch: int, grid: Tenso
 def euler_maruyama(score: ScoreFunction, space: Space, batch: int, grid: Tensor, generator: torch.Generator | None) -> Tensor:
     """First-order solver of the reverse SDE, the baseline; arguments and result as in `second_order_sde`."""
     x = space.noise(batch, generator)
-    for lam, following in zip(grid[:-1], grid[1:], strict=True):
+    for lam, following in pairwise(grid):
         _, sigma = signal_and_noise(lam)
         step = following - lam
         drift = sigma**2 * (x + 2 * score(x, lam[None]))

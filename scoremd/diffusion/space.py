@@ -60,6 +60,18 @@ class Space:
         column = (before * m[:, :, None] - torch.diag_embed(rank - 1)) * m[:, None]
         return column / (rank * (rank - 1)).clamp(min=1).sqrt()[:, None]
 
+    def directions(self, batch: int, generator: torch.Generator | None) -> Tensor:
+        """Orthonormal basis of the space with random signs, one for each of the batch, (K, batch, bead, dimension).
+
+        K is the largest D in the batch; molecules with fewer beads have zero vectors in between.
+        """
+        columns = self._basis() if self.centred else torch.diag_embed(self.mask)
+        columns = columns[..., columns.abs().sum((0, 1)) > 0]
+        axes = torch.eye(self.dimension, dtype=columns.dtype, device=columns.device)
+        vectors = torch.einsum("mbk,cd->kcmbd", columns, axes).flatten(0, 1)
+        signs = torch.randint(0, 2, (len(vectors), batch, 1, 1), generator=generator)
+        return vectors * (2 * signs - 1).to(vectors)
+
     def basis(self) -> Tensor:
         """Orthonormal basis of the space of one molecule, (D, bead, dimension)."""
         columns = self._basis()[0] if self.centred else torch.diag_embed(self.mask)[0]

@@ -74,7 +74,7 @@ class MoleculeEnergy(nn.Module):
         super().__init__()
         c = config
         self.config, self.n_beads = c, n_beads
-        self.register_buffer("pair_statistics", pair_statistics)
+        self.register_buffer("pair_statistics", pair_statistics.clone())
         for name, table in pair_table(n_beads)._asdict().items():
             self.register_buffer(f"pair_{name}", table, persistent=False)
         self.time = TimeEmbedding(c.scalars, c.frozen_above)

@@ -13,6 +13,9 @@ from scoremd.nn.radial import TimeEmbedding
 class _Perceptron(nn.Module):
     """What energy and score have in common: the data's scale, and hidden layers that each see the time."""
 
+    mean: Tensor
+    length: Tensor
+
     def __init__(self, mean: Tensor, length: Tensor, outputs: int, width: int, layers: int) -> None:
         super().__init__()
         self.register_buffer("mean", mean)

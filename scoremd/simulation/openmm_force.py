@@ -1,8 +1,8 @@
 """The force of a model as an ordinary OpenMM force.
 
 `ModelForce` is the computation of an `openmm.PythonForce`. It is an instance of a class of this module that holds weights as plain arrays
-and the description as text, so that OpenMM's XmlSerializer, which pickles it, makes self-contained files. Reading such a file unpickles: read
-only those that you trust.
+and the description as text, so that OpenMM's XmlSerializer, which pickles it, makes self-contained files. Reading such a file
+unpickles: read only those that you trust.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -20,13 +20,13 @@ class FokkerPlanckConfig(_Section):
     Attributes
     ----------
     weight : alpha, its factor in the loss; 0 turns it off
-    fraction : of the batch that it is taken on, in addition to the denoising samples
-    log_snr : range of ln(alpha / sigma) that its samples are spread over; 3 is a noise of 0.05
+    fraction : number of its samples in units of the batch, in addition to the denoising samples; each costs D + 1 scores
+    log_snr : range of ln(alpha / sigma) that its samples are spread over; 3 is a noise of 0.05, beyond which the network is frozen
     """
 
     weight: float = Field(0.0, ge=0)
-    fraction: float = Field(0.125, gt=0, le=1)
-    log_snr: tuple[float, float] = (-1.0, 4.0)
+    fraction: float = Field(0.05, gt=0, le=1)
+    log_snr: tuple[float, float] = (-1.0, 3.0)
 
 
 class TrainingConfig(_Section):

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from scoremd.analysis.collective_variables import dihedrals
 from scoremd.data import Ensemble
 from scoremd.description import ModelDescription
 from scoremd.diffusion.losses import mean_square_force
@@ -15,6 +17,9 @@ from scoremd.nn.molecule import MoleculeBatch
 from scoremd.statistics import pair_statistics
 from scoremd.systems import System
 from scoremd.units import thermal_energy
+
+#: Cells of each torsion, and the number of frames below which a cell is drawn in proportion to them.
+_CELLS, _SPARSE = 36, 20
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class TrainingSet:
     molecules : one row for each molecule
     index : (frame,) long, the molecule of each frame
     pair_statistics : see `scoremd.statistics`, scaled
+    flat : (frame,) cumulative probability of each frame when all regions of the torsions are drawn alike; see `flattened`
     """
 
     positions: Tensor
@@ -35,6 +41,7 @@ class TrainingSet:
     molecules: MoleculeBatch
     index: Tensor
     pair_statistics: Tensor
+    flat: Tensor
 
     @property
     def force_square(self) -> float:
@@ -46,11 +53,33 @@ class TrainingSet:
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
         """n random frames: positions, forces, and their molecules (one row if there is only one)."""
-        i = torch.randint(len(self.positions), (n,), generator=generator)
+        return self._frames(torch.randint(len(self.positions), (n,), generator=generator))
+
+    def draw_flat(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
+        """As `draw`, but rare regions of the torsions come as often as frequent ones."""
+        i = torch.searchsorted(self.flat, torch.rand(n, generator=generator, dtype=torch.float64))
+        return self._frames(i.clamp(max=len(self.positions) - 1))
+
+    def _frames(self, i: Tensor) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
         forces = None if self.forces is None else self.forces[i]
         one = len(self.molecules.bead) == 1
         molecules = self.molecules if one else MoleculeBatch(*(q[self.index[i]] for q in self.molecules))
         return self.positions[i], forces, molecules
+
+
+def flattened(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weight of each frame with which all occupied cells of the torsions are drawn alike.
+
+    Consistency must hold wherever the molecule goes, and errors of a basin's weight show in rare basins: drawn as in equilibrium, two
+    percent of the samples would be all that speaks for them.
+
+    Parameters
+    ----------
+    angles : (frame, 1 or 2) radians
+    """
+    cells = np.floor((angles + np.pi) / (2 * np.pi) * _CELLS).astype(int) % _CELLS
+    cell = np.ravel_multi_index(tuple(cells.T), (_CELLS,) * cells.shape[1])
+    return 1 / np.maximum(np.bincount(cell)[cell], _SPARSE)
 
 
 def training_set(pairs: list[tuple[System, Ensemble]], description: ModelDescription, *, use_forces: bool) -> TrainingSet:
@@ -67,7 +96,7 @@ def training_set(pairs: list[tuple[System, Ensemble]], description: ModelDescrip
         If an ensemble is of another molecule or temperature, or has no forces where they are wanted.
     """
     scale, n_slots = description.length_scale, len(description.slots)
-    positions, forces, rows, index, statistics = [], [], [], [], []
+    positions, forces, rows, index, statistics, weights = [], [], [], [], [], []
     for k, (system, ensemble) in enumerate(pairs):
         if not np.isclose(ensemble.temperature, description.temperature):
             raise ScoreMDError(f"{ensemble.name} is at {ensemble.temperature} K, the model at {description.temperature} K: they must agree")
@@ -85,10 +114,14 @@ def training_set(pairs: list[tuple[System, Ensemble]], description: ModelDescrip
         rows.append(description.molecule(system))
         index += [k] * beads.n_frames
         statistics.append((x[:, slots], slots))
+        quadruples = list(system.collective_variables.values())[:2]
+        trajectory = beads.to_mdtraj(system.bonds)
+        weights.append(flattened(dihedrals(trajectory, quadruples)) if quadruples else np.ones(beads.n_frames))
     return TrainingSet(
         torch.from_numpy(np.concatenate(positions)),
         torch.from_numpy(np.concatenate(forces)) if forces else None,
         MoleculeBatch(*(torch.cat(q) for q in zip(*rows, strict=True))),
         torch.tensor(index),
         pair_statistics(statistics, n_slots),
+        torch.from_numpy(np.cumsum(np.concatenate([w / w.sum() for w in weights])) / len(weights)),
     )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from scoremd.diffusion.fokker_planck import displaced_points, fokker_planck_loss, residual_estimates
+from scoremd.diffusion.fokker_planck import basis_points, residual
 from scoremd.diffusion.losses import add_noise, draw_times, mixed_target, score_matching_loss
 from scoremd.diffusion.schedule import Schedule
 from scoremd.diffusion.space import Space
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     forces : of those samples, scaled, or None
     molecule : of those samples
     consistency : samples for the Fokker–Planck term, or None
-    probes : (2, n, slot, 3) for its divergence, or None
+    directions : (K, n, slot, 3) for its divergence, or None
     consistency_molecule : of those samples, or None
     """
 
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     forces: Tensor | None
     molecule: MoleculeBatch
     consistency: Noised | None
-    probes: Tensor | None
+    directions: Tensor | None
     consistency_molecule: MoleculeBatch | None
 
 
@@ -91,11 +91,10 @@ class BatchSource:
             return Batch(denoising, forces, molecule, None, None, None)
         n = max(1, round(self.fokker_planck.fraction * self.batch))
         low, high = self.fokker_planck.log_snr
-        x, _, other = self.data.draw(n, g)
+        x, _, other = self.data.draw_flat(n, g)
         space = Space(other.mask(x.dtype))
         level = low + (high - low) * (torch.arange(n) + torch.rand(n, generator=g)) / n
-        probes = torch.stack([space.probe(n, g), space.probe(n, g)])
-        return Batch(denoising, forces, molecule, Noised(x, space.noise(n, g), level), probes, other)
+        return Batch(denoising, forces, molecule, Noised(x, space.noise(n, g), level), space.directions(n, g), other)
 
 
 def _join(a: MoleculeBatch, b: MoleculeBatch, copies: int) -> MoleculeBatch:
@@ -125,22 +124,23 @@ def make_step(network: MoleculeEnergy, force_square: float, weight: float) -> Ca
         clean, eps, log_snr = batch.denoising
         n, molecule = len(clean), batch.molecule
         x, levels = add_noise(clean, eps, log_snr), log_snr
-        if batch.consistency is not None and batch.probes is not None and batch.consistency_molecule is not None:
+        if batch.consistency is not None and batch.directions is not None and batch.consistency_molecule is not None:
             here = add_noise(*batch.consistency)
             level = batch.consistency.log_snr
-            x = torch.cat([x, displaced_points(here, level, batch.probes)])
-            levels = torch.cat([levels, level.repeat(4)])
-            molecule = _join(molecule, batch.consistency_molecule, 4)
+            x = torch.cat([x, basis_points(here, level, batch.directions)])
+            copies = 1 + len(batch.directions)
+            levels = torch.cat([levels, level.repeat(copies)])
+            molecule = _join(molecule, batch.consistency_molecule, copies)
         _, scores = energy_and_score(bind(molecule), x, levels, create_graph=True)
         target, variance = mixed_target(eps, batch.forces, force_square, log_snr)
         freedom = Space(batch.molecule.mask(x.dtype)).degrees_of_freedom
         losses = score_matching_loss(scores[:n], target, variance, freedom)
         loss, consistency = losses.mean(), torch.zeros(())
-        if batch.consistency is not None and batch.probes is not None and batch.consistency_molecule is not None:
+        if batch.consistency is not None and batch.directions is not None and batch.consistency_molecule is not None:
             other = _join(batch.consistency_molecule, batch.consistency_molecule, 1)
             freedom = Space(batch.consistency_molecule.mask(x.dtype)).degrees_of_freedom
-            estimates = residual_estimates(bind(other), scores[n:], here, level, batch.probes, freedom)
-            consistency = fokker_planck_loss(estimates, freedom)
+            left = residual(bind(other), scores[n:], here, level, batch.directions, freedom)
+            consistency = (left**2 / freedom).mean()
             loss = loss + weight * consistency
         gradients = [g.detach() for g in torch.autograd.grad(loss, leaves, materialize_grads=True)]
         k = n // 2

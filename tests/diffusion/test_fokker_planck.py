@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from scoremd.diffusion.fokker_planck import displaced_points, exact_residual, fokker_planck_loss, residual_estimates
+from scoremd.diffusion.fokker_planck import (
+    basis_points,
+    displaced_points,
+    exact_residual,
+    fokker_planck_loss,
+    residual,
+    residual_estimates,
+)
 from scoremd.diffusion.gaussian_mixture import GaussianMixture
 from scoremd.diffusion.schedule import signal_and_noise
 from scoremd.diffusion.space import Space
@@ -116,6 +123,20 @@ def test_product_is_unbiased_where_the_square_is_not(mixture, plane, generator):
     error = product.std(1) / n**0.5
     assert ((product.mean(1) - exact**2).abs() < 4.5 * error + 2e-3).all()
     assert (square.mean(1) > exact**2 + 10 * error).all()
+
+
+@pytest.mark.parametrize("exact_energy", [True, False])
+def test_residual_over_a_whole_basis(mixture, noised, plane, generator, exact_energy):
+    """The exact residual, but for one-sided differences whose bias of first order random signs turn round."""
+    energy = mixture if exact_energy else shifting_weights(mixture)
+    x, log_snr = (q.repeat_interleave(100, 0) for q in noised)
+    signs = 2 * torch.randint(0, 2, (2, len(x), 1, 1), generator=generator).double() - 1
+    directions = signs * plane.basis()[:, None]
+    scores = energy_and_score(energy, basis_points(x, log_snr, directions), log_snr.repeat(3))[1]
+    found = residual(energy, scores, x, log_snr, directions, D).view(400, 100)
+    exact = exact_residual(energy, *noised, plane.basis())
+    assert ((found.mean(1) - exact).abs() < 5 * found.std(1) / 10 + 2e-3).all()
+    assert found.std(1).max() < 0.1
 
 
 def test_in_the_space_without_a_centre(generator):

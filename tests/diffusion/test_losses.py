@@ -41,6 +41,16 @@ def test_variance_is_within_its_bound(mixture, generator, log_snr):
         assert float(variance.mean()) < float(bound[0]) + 4.5 * float(variance.std()) / len(x) ** 0.5
 
 
+def test_bound_is_the_least_of_all_mixtures():
+    """min over w of w^2 A / alpha^2 + (1 - w)^2 / sigma^2, found by trying."""
+    lam, square = torch.linspace(-3, 6, 10, dtype=torch.float64), 7.0
+    alpha2, sigma2 = torch.sigmoid(2 * lam), torch.sigmoid(-2 * lam)
+    w = torch.linspace(0, 1, 20_001, dtype=torch.float64)[:, None]
+    least = (w**2 * square / alpha2 + (1 - w) ** 2 / sigma2).min(0).values
+    noise = torch.zeros(10, 1, 2, dtype=torch.float64)
+    torch.testing.assert_close(mixed_target(noise, noise, square, lam)[1], least, rtol=1e-4, atol=0)
+
+
 def test_forces_lower_the_variance_where_noise_is_small(mixture, generator):
     force, eps, x, lam = noising(mixture, 4.0, generator)
     score, square = mixture.score(x, lam[:1]), mean_square_force(force, D)

@@ -41,7 +41,7 @@ def deviation(x, reference):
     return worst / math.sqrt(-math.log(0.5e-6) * 0.5 * (1 / len(x) + 1 / len(reference)))
 
 
-@pytest.mark.parametrize(("sampler", "calls"), [(second_order_sde, 60), (euler_maruyama, 400), (probability_flow, 25)])
+@pytest.mark.parametrize(("sampler", "calls"), [(second_order_sde, 60), (euler_maruyama, 250), (probability_flow, 25)])
 def test_samples_have_the_right_law(mixture, plane, generator, sampler, calls):
     x = sampler(mixture.score, plane, N, grid(calls), generator)
     exact = mixture.sample(4 * N, generator)

@@ -1,5 +1,7 @@
 """Networks for toy particles: limits, scales, forces and what they can learn."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -38,11 +40,11 @@ def test_members_of_a_batch_do_not_see_each_other(energy, x):
 
 def test_gaussian_limit_at_high_noise(energy, x):
     """At t = 1 (alpha^2 = 4e-5) the energy is the normal density's, to alpha^2; with no signal at all exactly."""
-    torch.testing.assert_close(energy(x, torch.tensor([-5.025])), 0.5 * (x**2).sum((1, 2)), rtol=0, atol=1e-4)
-    torch.testing.assert_close(energy(x, torch.tensor([-40.0])), 0.5 * (x**2).sum((1, 2)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(energy(x, torch.tensor([-5.025], dtype=torch.float64)), 0.5 * (x**2).sum((1, 2)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(energy(x, torch.tensor([-40.0], dtype=torch.float64)), 0.5 * (x**2).sum((1, 2)), rtol=0, atol=1e-12)
     torch.manual_seed(0)
     score = PerceptronScore(MEAN, LENGTH).double()
-    torch.testing.assert_close(score(x, torch.tensor([-40.0])), -x, rtol=0, atol=1e-12)
+    torch.testing.assert_close(score(x, torch.tensor([-40.0], dtype=torch.float64)), -x, rtol=0, atol=1e-12)
 
 
 def test_perceptron_of_nothing_is_the_exact_normal(energy, x):
@@ -70,7 +72,7 @@ def test_time_is_visible_at_every_noise(kind, x):
     network = kind(MEAN, LENGTH).double()
     levels = torch.tensor([-1.0, 1.0, 4.0, 5.0, 6.9], dtype=torch.float64)
     outputs = [network._outputs(x, lam[None]) for lam in levels]
-    for before, after in zip(outputs[:-1], outputs[1:], strict=True):
+    for before, after in pairwise(outputs):
         assert (before - after).abs().max() > 1e-3
 
 

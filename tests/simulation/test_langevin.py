@@ -92,10 +92,10 @@ def test_double_well_is_sampled_from_one_side(generator):
     system = load_toy("double-well")
     potential = toy_potential(system)
     parameters = LangevinParameters(0.05, system.friction, system.thermal_energy, masses(system.mass))
-    n, bins = 4000, 24
+    n, bins = 3000, 24
     state = start(torch.full((n, 1, 1), -1.0, dtype=torch.float64), potential.force, parameters, generator)
     found = np.zeros(bins + 1)
-    state = run(state, potential.force, parameters, 3000, generator)
+    state = run(state, potential.force, parameters, 2000, generator)
     for _ in range(5):  # 500 steps apart: a fifth of the wells' relaxation time, so chi-squared is allowed five times its scatter
         state = run(state, potential.force, parameters, 500, generator)
         found += np.bincount(cell_index(state.positions[:, 0].numpy(), potential.box, bins), minlength=bins + 1)
@@ -125,7 +125,7 @@ def test_detailed_balance_between_three_wells(generator):
 
 
 def test_energy_is_conserved_without_friction(generator):
-    """The leapfrog's invariant: no drift over a thousand periods, and a ripple that falls with the square of the time step."""
+    """The leapfrog's invariant: no drift over dozens of periods, and a ripple that falls with the square of the time step."""
     force = toy_potential(load_toy("double-well")).force
 
     def ripple(time_step, steps):
@@ -138,9 +138,9 @@ def test_energy_is_conserved_without_friction(generator):
             energies.append(kinetic(state, parameters) + state.energies)
         return torch.stack(energies)
 
-    coarse, fine = ripple(0.02, 5000), ripple(0.01, 10_000)
-    drift = (coarse[-1000:].mean(0) - coarse[:1000].mean(0)).abs().max()
-    assert drift < 2e-3
+    coarse, fine = ripple(0.04, 2000), ripple(0.02, 4000)
+    drift = (coarse[-500:].mean(0) - coarse[:500].mean(0)).abs().max()
+    assert drift < 0.1 * coarse.std(0).max()
     ratio = coarse.std(0).mean() / fine.std(0).mean()
     assert 3.5 < ratio < 4.5
 

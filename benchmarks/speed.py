@@ -1,0 +1,154 @@
+"""How fast training steps, samples and simulations are, on one and on two threads; ScoreMD's own code beside it.
+
+    python benchmarks/speed.py
+
+Times are the best of three rounds in one run; each number of threads runs in a process of its own.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openmm
+import torch
+from openmm import unit
+from results_file import write_results
+
+from scoremd.bound_model import SAMPLING_CALLS
+from scoremd.data import Ensemble
+from scoremd.force_field import ForceField
+from scoremd.simulation.langevin import LangevinParameters, State, middle_step, thermal_velocities
+from scoremd.systems import load_system
+from scoremd.training.config import TrainingConfig
+from scoremd.training.dataset import training_set
+from scoremd.training.trainer import Expert, describe
+from scoremd.units import thermal_energy
+
+#: ScoreMD's own code on two similar cores, untrained weights (shared/DESIGN.md, "Figures to beat").
+THEIRS = {
+    "training step, batch 128 [ms]": 262.0,
+    "training step with Fokker-Planck, batch 128 [ms]": 1998.0,
+    "samples [1/s]": 2.5,
+    "engine, 1 replica [replica-steps/s]": 1312.0,
+    "engine, 100 replicas [replica-steps/s]": 2625.0,
+}
+
+
+def seconds(function: Callable[[], Any], at_least: float = 2.0) -> float:
+    """Best time of a call among three rounds of `at_least` seconds."""
+    function()
+    best = float("inf")
+    for _ in range(3):
+        calls, start = 0, time.perf_counter()
+        while time.perf_counter() - start < at_least:
+            function()
+            calls += 1
+        best = min(best, (time.perf_counter() - start) / calls)
+    return best
+
+
+def matrix_rate() -> float:
+    """Single-precision matrix products of 1024 x 1024, GFLOP/s."""
+    a = torch.randn(1024, 1024)
+    return 2 * 1024**3 / seconds(lambda: a @ a) / 1e9
+
+
+def training(force_field: ForceField, weight: float) -> float:
+    """ms of a training step."""
+    system = load_system("ALDP")
+    reference = system.reference_ensemble()
+    assert reference is not None
+    labelled = Ensemble(
+        reference.name, reference.temperature, reference.atoms, reference.positions[::50], 800 * torch.randn(2400, 5, 3).numpy()
+    )
+    config = TrainingConfig.model_validate(
+        {
+            "name": "speed", "title": "speed", "system": "ALDP", "data": "", "output": "", "steps": 10**6, "batch": 128,
+            "network": force_field.description.network.model_dump(), "fokker_planck": {"weight": weight},
+        }
+    )  # fmt: skip
+    description = describe(config, system)
+    expert = Expert(config, description, training_set([(system, labelled)], description, use_forces=True), 0)
+    expert.compile()
+    return 1e3 * seconds(expert.advance)
+
+
+def engine(force_field: ForceField, replicas: int) -> float:
+    """Replica-steps per second of the batched engine."""
+    model = force_field.bind("ALDP")
+    reference = model.system.reference_ensemble()
+    assert reference is not None
+    masses = torch.tensor(model.system.masses, dtype=torch.float32)[None, :, None]
+    parameters = LangevinParameters(0.002, 1.0, thermal_energy(300.0), masses)
+    force = model.forces(replicas)
+    x = torch.from_numpy(reference.positions[:: 120_000 // replicas][:replicas].copy())
+    energies, forces = force(x)
+    state = [State(x, thermal_velocities(parameters, torch.randn(x.shape)), forces, energies)]
+
+    def step() -> None:
+        state[0] = middle_step(state[0], torch.randn(x.shape), force, parameters)
+
+    return replicas / seconds(step)
+
+
+def through_openmm(force_field: ForceField) -> tuple[float, float]:
+    """Steps per second of OpenMM's LangevinMiddleIntegrator, and of the bare force call."""
+    system, _ = force_field.create_openmm("ALDP")
+    integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
+    context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    reference = load_system("ALDP").reference_ensemble()
+    assert reference is not None
+    context.setPositions(reference.positions[0].astype(float))
+    context.setVelocitiesToTemperature(300 * unit.kelvin, 0)
+    force, x = force_field.bind("ALDP").forces(1), torch.from_numpy(reference.positions[:1].copy())
+    return 100 / seconds(lambda: integrator.step(100)), 1 / seconds(lambda: force(x))
+
+
+def measure(threads: int) -> dict[str, float]:
+    """All figures with `threads` threads."""
+    torch.set_num_threads(threads)
+    force_field = ForceField.load("alanine-dipeptide")
+    bound, generator = force_field.bind("ALDP"), torch.Generator().manual_seed(0)
+    stepped, bare = through_openmm(force_field)
+    return {
+        "training step, batch 128 [ms]": training(force_field, 0.0),
+        "training step with Fokker-Planck, batch 128 [ms]": training(force_field, 0.1),
+        "samples [1/s]": 256 / seconds(lambda: bound.sample(256, generator)),
+        **{f"engine, {r} replica{'s' * (r > 1)} [replica-steps/s]": engine(force_field, r) for r in (1, 100, 1000)},
+        "OpenMM, 1 replica [steps/s]": stepped,
+        "bare force call, 1 replica [1/s]": bare,
+        "matrix product [GFLOP/s]": matrix_rate(),
+    }
+
+
+def main() -> None:
+    """Measure in processes of one and of two threads and print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        print(json.dumps(measure(arguments.threads)))
+        return
+    columns = {}
+    for threads in (1, 2):
+        command = [sys.executable, str(Path(__file__).resolve()), "--threads", str(threads)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+        columns[threads] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{SAMPLING_CALLS} network calls a sample")
+    print(f"{'':52} {'1 thread':>10} {'2 threads':>10} {'ScoreMD':>10} {'ratio':>7}")
+    for name, one in columns[1].items():
+        two, theirs = columns[2][name], THEIRS.get(name)
+        best = min(one, two) if "[ms]" in name else max(one, two)
+        ratio = "" if theirs is None else f"{theirs / best if '[ms]' in name else best / theirs:7.1f}"
+        print(f"{name:52} {one:10.1f} {two:10.1f} {theirs or '':>10} {ratio}")
+    print(write_results("speed", {"threads": columns, "ScoreMD": THEIRS}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from scoremd.nn.molecule import MoleculeBatch
+from scoremd.nn.score import energy_and_score
+from scoremd.statistics import pair_types
+from tests.models import molecule, random_network
+
+LEVELS = (-4.0, 0.0, 2.5, 6.0)
+ROTATION = torch.tensor(Rotation.from_euler("xyz", [0.3, 1.1, -2.0]).as_matrix())
+
+
+def distinct(n):
+    return molecule(list(range(1, n + 1)), pair_types(n))
+
+
+def coordinates(n, batch=7, seed=1):
+    return torch.randn(batch, n, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def levels(value, batch=7):
+    return torch.full((batch,), value, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("n", [5, 6, 9])
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_rotation_and_translation_change_nothing(n, level, layers):
+    network, x, lam = random_network(n, layers=layers), coordinates(n), levels(level)
+    moved = x @ ROTATION.T + torch.tensor([1.0, -2.0, 3.0])
+    e, s = energy_and_score(lambda a, b: network(a, b, distinct(n)), x, lam)
+    e2, s2 = energy_and_score(lambda a, b: network(a, b, distinct(n)), moved, lam)
+    torch.testing.assert_close(e2, e, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(s2, s @ ROTATION.T, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(s.sum(1), torch.zeros_like(s[:, 0]), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("torsions", [True, False])
+def test_mirror_images_of_achiral_systems_have_the_same_energy(torsions):
+    network = random_network(6, achiral=True, torsions=torsions)
+    x = coordinates(6)
+    mirrored = x * torch.tensor([-1.0, 1.0, 1.0])
+    e, e2 = (network(q, levels(2.0), distinct(6)) for q in (x, mirrored))
+    torch.testing.assert_close(e2, e, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("torsions", [True, False])
+def test_mirror_images_of_chiral_systems_differ(torsions):
+    network = random_network(6, torsions=torsions)
+    x = coordinates(6)
+    mirrored = x * torch.tensor([-1.0, 1.0, 1.0])
+    e, e2 = (network(q, levels(2.0), distinct(6)) for q in (x, mirrored))
+    assert (e - e2).abs().min() > 1e-9
+    # mirroring and turning is mirroring in another plane: the difference is of chirality, not of orientation
+    torch.testing.assert_close(network(-x, levels(2.0), distinct(6)), e2, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("n", [5, 6])
+def test_permutation_of_like_beads_changes_nothing(n):
+    network, x = random_network(n, torsions=False), coordinates(n)
+    bead = [1, 1, 2, 2, 2, 1][:n]
+    # pair types by the types of both ends
+    kinds = torch.tensor(bead)
+    partner = (torch.arange(n) + torch.arange(1, n // 2 + 1)[:, None]) % n
+    like = molecule(bead, kinds.expand_as(partner) + kinds[partner])
+    order = [1, 0, 3, 4, 2, 5][:n]
+    if n == 6:
+        order = [5, 0, 3, 4, 2, 1]
+    e, s = energy_and_score(lambda a, b: network(a, b, like), x, levels(1.0))
+    e2, s2 = energy_and_score(lambda a, b: network(a, b, like), x[:, order], levels(1.0))
+    torch.testing.assert_close(e2, e, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(s2, s[:, order], rtol=1e-9, atol=1e-9)
+    unlike = network(x[:, [2, 1, 0, *range(3, n)]], levels(1.0), like)
+    assert (unlike - e).abs().min() > 1e-9
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_score_is_minus_the_finite_difference_of_the_energy(level):
+    network, x, lam = random_network(5), coordinates(5, batch=1), levels(level, 1)
+    _, s = energy_and_score(lambda a, b: network(a, b, distinct(5)), x, lam)
+    h = 1e-6
+    for bead in range(5):
+        for axis in range(3):
+            step = torch.zeros_like(x)
+            step[0, bead, axis] = h
+            slope = (network(x + step, lam, distinct(5)) - network(x - step, lam, distinct(5))) / (2 * h)
+            assert float(-slope) == pytest.approx(float(s[0, bead, axis]), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("missing", [2, 4])
+def test_where_padding_is_changes_nothing(missing):
+    network, x = random_network(6, torsions=False), coordinates(6)
+    bead = [k + 1 for k in range(6)]
+    bead[missing] = 0
+    partner = (torch.arange(6) + torch.arange(1, 4)[:, None]) % 6
+    there = (torch.tensor(bead) > 0).long()
+    padded = molecule(bead, pair_types(6) * there * there[partner], [int(q) for q in there])
+    e, s = energy_and_score(lambda a, b: network(a, b, padded), x, levels(1.0))
+    other = x.clone()
+    other[:, missing] = 100 * torch.randn_like(x[:, missing])
+    e2, s2 = energy_and_score(lambda a, b: network(a, b, padded), other, levels(1.0))
+    torch.testing.assert_close(e2, e, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(s2, s, rtol=1e-12, atol=1e-12)
+    assert (s[:, missing] == 0).all()
+
+
+def test_one_row_of_types_stands_for_the_whole_batch():
+    network, x = random_network(5), coordinates(5)
+    rows = MoleculeBatch(*(q.expand(7, *q.shape[1:]) for q in distinct(5)))
+    torch.testing.assert_close(network(x, levels(1.0), rows), network(x, levels(1.0)[:1], distinct(5)))
+
+
+def test_at_full_noise_the_energy_is_that_of_the_standard_normal_once_the_network_is_silent():
+    network, x = random_network(5), coordinates(5)
+    for p in (*network.read_out.parameters(), *network.torsion.mlp.parameters(), *network.normaliser.parameters()):
+        p.data.zero_()
+    x = x - x.mean(1, keepdim=True)
+    torch.testing.assert_close(network(x, levels(-12.0), distinct(5)), 0.5 * (x**2).sum((1, 2)), rtol=1e-6, atol=1e-6)
+
+
+def test_below_the_frozen_noise_only_the_prior_and_standardised_distances_see_the_time():
+    frozen, seeing = random_network(5, torsions=False), random_network(5, torsions=False, frozen_above=None)
+    statistics = torch.ones_like(frozen.pair_statistics)
+    statistics[:, 2] = 0  # no springs, and distances so broad that their standardisation does not change
+    x = coordinates(5)
+    for network, same in ((frozen, True), (seeing, False)):
+        network.pair_statistics = statistics * torch.tensor([1.0, 50.0, 0.0], dtype=torch.float64)
+        for p in network.normaliser.parameters():
+            p.data.zero_()
+        difference = network(x, levels(5.0), distinct(5)) - network(x, levels(7.0), distinct(5))
+        assert (float(difference.abs().max()) < 2e-3) == same

@@ -1,0 +1,147 @@
+import json
+import subprocess
+import sys
+
+import h5py
+import mdtraj
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from scoremd import bound_model
+from scoremd.cli import app
+from tests.models import alanine_dipeptide
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
+    monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
+
+
+@pytest.fixture
+def model(tmp_path):
+    alanine_dipeptide().save(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def refused(result, *words):
+    """One line on stderr, code 2, no traceback."""
+    assert result.exit_code == 2, result.output
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("scoremd: ")
+    for word in words:
+        assert word in result.stderr
+
+
+def test_sample_writes_files_that_mdtraj_reads_by_itself(tmp_path, model):
+    for name in ("a.h5", "a.pdb", "a.xtc"):
+        assert run("sample", "ALDP", "-n", 20, "-o", tmp_path / name, "--model", model).exit_code == 0
+    a, b = mdtraj.load(str(tmp_path / "a.h5")), mdtraj.load(str(tmp_path / "a.xtc"), top=str(tmp_path / "a.pdb"))
+    assert a.n_frames == 20
+    assert [r.name for r in a.topology.residues] == ["ACE", "ALA", "NME"]
+    np.testing.assert_allclose(a.xyz, b.xyz, atol=2e-3)
+
+
+def test_emulate_makes_everything_and_goes_on_where_it_stopped(tmp_path, model):
+    start = tmp_path / "start.h5"
+    arguments = ("emulate", "ALDP", "-o", tmp_path / "out", "-n", 60, "--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005, "--model", model)
+    first = run(*arguments)
+    assert first.exit_code == 0, first.output
+    out = tmp_path / "out"
+    comparison = json.loads((out / "comparison.json").read_text())
+    assert set(comparison["comparisons"]) == {"samples vs reference", "simulation vs reference", "samples vs simulation"}
+    assert "<html" in (out / "report.html").read_text()
+    stamps = {p: p.stat().st_mtime_ns for p in out.glob("*.h5")}
+    assert run(*arguments).exit_code == 0
+    assert {p: p.stat().st_mtime_ns for p in out.glob("*.h5")} == stamps
+    refused(run(*arguments, "--seed", 1), "other settings")
+    assert not start.exists()
+
+
+def test_compare_reads_what_the_others_wrote(tmp_path, model):
+    settings = ("--model", model, "-o")
+    assert run("sample", "ALDP", "-n", 60, *settings, tmp_path / "a.h5").exit_code == 0
+    result = run("simulate", "ALDP", "--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005, *settings, tmp_path / "b.h5")
+    assert result.exit_code == 0, result.output
+    result = run("compare", "ALDP", "--samples", tmp_path / "a.h5", "--simulation", tmp_path / "b.h5", "-o", tmp_path / "c")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "c" / "report.html").exists()
+
+
+def test_list_and_version():
+    assert "alanine-dipeptide" in run("list").output
+    assert run("--version").output.startswith("scoremd 0.")
+
+
+def test_unknown_system(tmp_path):
+    refused(run("sample", "ALDQ", "-o", tmp_path / "a.h5"), "ALDQ", "known are")
+
+
+def test_negative_n(tmp_path, model):
+    refused(run("sample", "ALDP", "-n", -5, "-o", tmp_path / "a.h5", "--model", model), "at least 1")
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_model_that_is_not_ours(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("architectures: [Llama]\n")
+    refused(run("sample", "ALDP", "-o", tmp_path / "a.h5", "--model", tmp_path / "other"), "not a ScoreMD model")
+
+
+def test_output_folder_that_is_a_file(tmp_path, model):
+    (tmp_path / "out").write_text("mine")
+    refused(run("emulate", "ALDP", "-o", tmp_path / "out", "--model", model), "is a file")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_output_file_that_is_a_folder_or_of_an_unknown_kind(tmp_path, model):
+    (tmp_path / "a.h5").mkdir()
+    refused(run("sample", "ALDP", "-o", tmp_path / "a.h5", "--model", model), "is a folder")
+    refused(run("sample", "ALDP", "-o", tmp_path / "a.xyz", "--model", model), ".h5")
+    refused(run("sample", "ALDP", "-o", tmp_path / "no" / "a.h5", "--model", model), "there is no folder")
+
+
+@pytest.fixture
+def samples(tmp_path, model):
+    run("sample", "ALDP", "-n", 20, "-o", tmp_path / "a.h5", "--model", model)
+    return tmp_path / "a.h5"
+
+
+def test_reference_of_another_molecule(tmp_path, samples, data):
+    refused(run("compare", "ALDP", "--samples", samples, "--reference", data / "KS-small.h5", "-o", tmp_path / "c"), "KS is not")
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not HDF5", None])
+def test_empty_and_truncated_hdf5(tmp_path, samples, data, content):
+    bad = tmp_path / "bad.h5"
+    whole = (data / "ALDP-small.h5").read_bytes()
+    bad.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    refused(run("compare", "ALDP", "--samples", samples, "--reference", bad, "-o", tmp_path / "c"), "bad.h5")
+    refused(run("compare", "ALDP", "--samples", bad, "-o", tmp_path / "c"), "bad.h5")
+    assert bad.read_bytes() == (whole[: len(whole) // 2] if content is None else content)
+
+
+def test_nan_coordinates(tmp_path, samples):
+    with h5py.File(samples, "r+") as file:
+        file["coordinates"][3, 2, 1] = np.nan
+    refused(run("compare", "ALDP", "--samples", samples, "-o", tmp_path / "c"), "not finite")
+
+
+def test_nothing_to_compare(tmp_path):
+    refused(run("compare", "ALDP", "-o", tmp_path / "c"), "nothing to compare")
+
+
+def test_bad_training_configuration(tmp_path):
+    (tmp_path / "t.yaml").write_text("name: a\n")
+    refused(run("train", tmp_path / "t.yaml"), "title")
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, scoremd; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

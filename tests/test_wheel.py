@@ -1,0 +1,30 @@
+"""What pip installs works by itself: model, systems and reference are inside the wheel."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_wheel_in_an_empty_environment_samples(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SCOREMD_PATH")}
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT]
+    subprocess.run(pip, check=True, env=environment)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True, env=environment)
+    # the dependencies are those of this environment: only our own package is under test
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    code = (
+        "import scoremd, sys; from scoremd import compilation; compilation.compiler_available = lambda: False;"
+        "traj = scoremd.ForceField.load('alanine-dipeptide').sample('ALDP', 2); assert traj.n_frames == 2;"
+        f"assert scoremd.__file__.startswith({str(site)!r}), scoremd.__file__;"
+        "assert scoremd.load_system('ALDP').reference_ensemble().n_frames == 120000"
+    )
+    subprocess.run([python, "-c", code], check=True, env=environment, cwd=tmp_path)

@@ -1,0 +1,166 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from scoremd.data import read_ensemble
+from scoremd.errors import ScoreMDError
+from scoremd.force_field import ForceField
+from scoremd.systems import load_system
+from scoremd.training import trainer
+from scoremd.training.config import FokkerPlanckConfig, TrainingConfig, read_config
+from scoremd.training.dataset import training_set
+from tests.models import SMALL
+
+
+def config(folder_of_data, folder, **changes):
+    values = {
+        "name": "test",
+        "title": "Test",
+        "system": "ALDP",
+        "data": folder_of_data / "ALDP-small.h5",
+        "output": folder,
+        "network": SMALL,
+        "steps": 12,
+        "batch": 16,
+        "checkpoint_every": 4,
+        "fokker_planck": {"weight": 0.1},
+    }
+    return TrainingConfig.model_validate(values | changes)
+
+
+class KilledError(Exception):
+    pass
+
+
+def kill_at(monkeypatch, step):
+    """Make the run die in the middle, after `step` steps in all."""
+    advance = trainer.Expert.advance
+
+    def dying(self):
+        if self.state.step == step:
+            raise KilledError
+        return advance(self)
+
+    monkeypatch.setattr(trainer.Expert, "advance", dying)
+
+
+@pytest.mark.parametrize("ranges", [((0.0, 1.0),), ((0.0, 0.1), (0.1, 1.0))])
+def test_killed_run_resumes_bit_for_bit(data, tmp_path, monkeypatch, ranges):
+    trainer.train(config(data, tmp_path / "whole", time_ranges=ranges))
+    with monkeypatch.context() as patch:
+        kill_at(patch, 10)
+        with pytest.raises(KilledError):
+            trainer.train(config(data, tmp_path / "killed", time_ranges=ranges))
+    trainer.train(config(data, tmp_path / "killed", time_ranges=ranges))
+    for name in ("model.safetensors", "config.yaml", "metrics.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+    assert not list((tmp_path / "killed").glob("checkpoint*"))
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(data, tmp_path, monkeypatch):
+    trainer.train(config(data, tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        kill_at(patch, 10)
+        with pytest.raises(KilledError):
+            trainer.train(config(data, tmp_path / "killed"))
+    checkpoint = tmp_path / "killed" / "checkpoint-0.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    trainer.train(config(data, tmp_path / "killed"))
+    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("whole", "killed")]
+    assert weights[0] == weights[1]
+
+
+def test_another_seed_gives_another_model_and_other_settings_are_refused(data, tmp_path, monkeypatch):
+    trainer.train(config(data, tmp_path / "a"))
+    trainer.train(config(data, tmp_path / "b", seed=1))
+    assert ForceField.load(tmp_path / "a").hash != ForceField.load(tmp_path / "b").hash
+    with monkeypatch.context() as patch:
+        kill_at(patch, 10)
+        with pytest.raises(KilledError):
+            trainer.train(config(data, tmp_path / "c"))
+    with pytest.raises(ScoreMDError, match="learning_rate"):
+        trainer.train(config(data, tmp_path / "c", learning_rate=1e-4))
+
+
+def test_log_has_a_row_for_each_checkpoint_and_losses_fall(data, tmp_path):
+    trainer.train(config(data, tmp_path, steps=240, checkpoint_every=40, batch=64))
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [int(r["step"]) for r in rows] == [40, 80, 120, 160, 200, 240]
+    assert float(rows[-1]["loss_logarithmic"]) < 0.9 * float(rows[0]["loss_logarithmic"])
+    assert float(rows[-1]["fokker_planck"]) > 0
+
+
+def test_fokker_planck_term_lowers_the_residual(data, tmp_path):
+    values = []
+    for weight in (1e-9, 1.0):
+        term = FokkerPlanckConfig(weight=weight, fraction=0.5)
+        trainer.train(config(data, tmp_path / str(weight), steps=150, checkpoint_every=50, fokker_planck=term.model_dump()))
+        rows = list(csv.DictReader((tmp_path / str(weight) / "metrics.csv").open()))
+        values.append(float(rows[-1]["fokker_planck"]))
+    assert values[1] < 0.3 * values[0]
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+def test_compiled_step_equals_the_step_as_written(data, tmp_path):
+    system = load_system("ALDP")
+    c = config(data, tmp_path)
+    description = trainer.describe(c, system)
+    samples = training_set([(system, read_ensemble(c.data))], description, use_forces=True)
+    written, compiled = (trainer.Expert(c, description, samples, 0) for _ in range(2))
+    compiled.compile()
+    a, b = written.advance(), compiled.advance()
+    for p, q in zip(a.gradients, b.gradients, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)
+
+
+def test_training_set_has_unit_scale_forces_and_no_net_force(data):
+    system = load_system("ALDP")
+    c = config(data, data)
+    samples = training_set([(system, read_ensemble(c.data))], trainer.describe(c, system), use_forces=True)
+    assert samples.positions.mean(1).abs().max() < 1e-5
+    assert samples.forces.sum(1).abs().max() < 1e-2
+    # virial theorem: <x . f> = -D for the scaled force F / kT
+    virial = (samples.positions * samples.forces).sum((1, 2)).numpy()
+    assert virial.mean() == pytest.approx(-12, abs=5 * virial.std() / np.sqrt(len(virial) / 16))
+    bare = training_set([(system, read_ensemble(c.data))], trainer.describe(c, system), use_forces=False)
+    assert bare.forces is None
+    assert bare.force_square == np.inf
+
+
+def test_data_that_do_not_fit_are_refused(data, tmp_path):
+    with pytest.raises(ScoreMDError, match=r"at 310\.0 K, the model at 300\.0 K"):
+        trainer.train(config(data, tmp_path, data=data / "KS-small.h5"))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ScoreMDError, match="cannot be made a folder"):
+        trainer.train(config(data, tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: [", "not valid YAML"),
+        ("steps: 3", "name: Field required"),
+        ("{name: a, title: b, system: ALDP, data: x, output: y, steps: -1}", "steps"),
+        ("{name: a, title: b, system: ALDP, data: x, output: y, steps: 1, speed: 9}", "speed"),
+    ],
+)
+def test_bad_configurations_are_refused(tmp_path, text, message):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ScoreMDError, match=message):
+        read_config(path)
+    with pytest.raises(ScoreMDError, match="cannot be read"):
+        read_config(tmp_path / "missing.yaml")
+
+
+def test_paths_are_relative_to_the_configuration(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps({"name": "a", "title": "b", "system": "ALDP", "data": "x.h5", "output": "y", "steps": 1}))
+    assert read_config(path).data == (tmp_path / "x.h5").resolve()
+    shutil.rmtree(tmp_path / "y", ignore_errors=True)
