@@ -49,7 +49,24 @@ def test_sample_writes_files_that_mdtraj_reads_by_itself(tmp_path, model):
 
 def test_emulate_makes_everything_and_goes_on_where_it_stopped(tmp_path, model):
     start = tmp_path / "start.h5"
-    arguments = ("emulate", "ALDP", "-o", tmp_path / "out", "-n", 60, "--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005, "--model", model)
+    arguments = (
+        "emulate",
+        "ALDP",
+        "-o",
+        tmp_path / "out",
+        "-n",
+        60,
+        "--ns",
+        4e-5,
+        "--replicas",
+        16,
+        "--time-step",
+        0.5,
+        "--every",
+        0.005,
+        "--model",
+        model,
+    )
     first = run(*arguments)
     assert first.exit_code == 0, first.output
     out = tmp_path / "out"

@@ -22,7 +22,9 @@ def test_a_saved_model_is_the_same_model(folder):
     before, after = alanine_dipeptide(), ForceField.load(folder)
     assert after.hash == before.hash
     x = torch.randn(3, 5, 3)
-    for a, b in zip(before.bind("ALDP").energy_and_score(x, torch.ones(1)), after.bind("ALDP").energy_and_score(x, torch.ones(1)), strict=True):
+    for a, b in zip(
+        before.bind("ALDP").energy_and_score(x, torch.ones(1)), after.bind("ALDP").energy_and_score(x, torch.ones(1)), strict=True
+    ):
         assert torch.equal(a, b)
     assert alanine_dipeptide(seed=1).hash != before.hash
 
@@ -79,7 +81,7 @@ def test_weights_of_another_size_are_refused(folder):
 
 
 def test_unknown_models_and_wrong_systems_are_refused(folder, tmp_path):
-    with pytest.raises(ScoreMDError, match="there is no model 'nothing'; known are .*alanine-dipeptide"):
+    with pytest.raises(ScoreMDError, match=r"there is no model 'nothing'; known are .*alanine-dipeptide"):
         ForceField.load("nothing")
     with pytest.raises(ScoreMDError, match="not the folder of a ScoreMD model"):
         ForceField.load(f"{tmp_path}/nowhere")

@@ -44,7 +44,7 @@ class _Partners(torch.autograd.Function):
         return torch.index_select(q, 1, partner).unflatten(1, (-1, q.shape[1]))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return _Collect.apply(grad, *ctx.saved_tensors), None, None
 
 
@@ -55,7 +55,7 @@ class _Collect(torch.autograd.Function):
         return torch.index_select(m.flatten(1, 2), 1, source).unflatten(1, m.shape[1:3]).sum(1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return _Partners.apply(grad, *ctx.saved_tensors), None, None
 
 

@@ -51,7 +51,7 @@ def test_serialised_system_gives_the_same_forces(model, frames):
 
 def test_nan_positions_are_refused(model):
     class State:
-        def getPositions(self, asNumpy):  # noqa: N802, N803
+        def getPositions(self, asNumpy):  # noqa: N802
             return np.full((5, 3), np.nan) * unit.nanometer
 
     with pytest.raises(ValueError, match="NaN"):

@@ -1,0 +1,43 @@
+import logging
+import shutil
+
+import pytest
+import torch
+
+from scoremd import compilation
+from tests.models import alanine_dipeptide
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+def test_compiled_energy_and_score_equal_those_as_written():
+    bound = alanine_dipeptide().bind("ALDP")
+    x, lam = torch.randn(16, 5, 3), torch.tensor([1.3])
+    for a, b in zip(bound.compiled(16)(x, lam), bound.energy_and_score(x, lam), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.compiled
+def test_compiled_gradient_of_a_small_function():
+    def function(x):
+        y = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad((y**3).sum(), y)
+        return gradient
+
+    x = torch.randn(4)
+    torch.testing.assert_close(compilation.compile_for(function, x)(x), 3 * x**2)
+
+
+@pytest.mark.compiled
+def test_without_a_compiler_one_line_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    compilation.compiler_available.cache_clear()
+
+    def function(x):
+        return x + 1
+
+    with caplog.at_level(logging.WARNING):
+        assert compilation.compile_for(function, torch.ones(1)) is function
+        assert compilation.compile_for(function, torch.ones(1)) is function
+    compilation.compiler_available.cache_clear()
+    assert len([r for r in caplog.records if "no C++ compiler" in r.message]) == 1
