@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +25,7 @@ app = typer.Typer(
 
 SystemName = Annotated[str, typer.Argument(help="System, such as ALDP.")]
 Model = Annotated[str | None, typer.Option("--model", help="Model name or folder; by default the shipped one.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="The same seed gives the same result.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of this run.")]
 Nanoseconds = Annotated[float, typer.Option("--ns", help="Length of each replica in ns.")]
 ReplicaCount = Annotated[int, typer.Option("--replicas", help="Number of replicas.")]
@@ -49,6 +48,12 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from None
 
     return wrapped
+
+
+def _use(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def _command() -> str:
@@ -113,7 +118,7 @@ def sample(
     """Draw independent samples of the Boltzmann distribution."""
     from scoremd.trajectory_files import check_output, write_trajectory
 
-    torch.set_num_threads(threads)
+    _use(threads)
     force_field, found = _load(system, model)
     check_output(output)
     drawn = force_field.sample(found, n, seed)
@@ -135,7 +140,7 @@ def simulate(
     threads: Threads = 2,
 ) -> None:
     """Run Langevin dynamics of many replicas with the network's forces, started from samples."""
-    torch.set_num_threads(threads)
+    _use(threads)
     force_field, found = _load(system, model)
     run = force_field.simulate(found, ns=ns, replicas=replicas, seed=seed, time_step_fs=time_step, frame_interval_ps=every, output=output)
     print(f"{replicas} replicas of {ns} ns written to {output}; {len(run.lost)} lost")
@@ -192,7 +197,7 @@ def emulate(
     from scoremd.emulation import emulate as run
     from scoremd.simulation.engine import SimulationSettings
 
-    torch.set_num_threads(threads)
+    _use(threads)
     force_field, found = _load(system, model)
     settings = SimulationSettings(ns, replicas, seed, time_step, frame_interval_ps=every)
     result = run(force_field, found, output, samples=n, settings=settings, command=_command())

@@ -1,9 +1,10 @@
 """What a trained model is, apart from its weights: everything that is needed to run it without its training data."""
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from scoremd.diffusion.schedule import SCHEDULES, Schedule
@@ -12,6 +13,14 @@ from scoremd.nn.energy import MoleculeEnergy, NetworkConfig
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.statistics import pair_types
 from scoremd.systems import BeadSite, System
+
+
+def check_time_ranges(ranges: tuple[tuple[float, float], ...]) -> None:
+    """Raise a ValueError unless the ranges rise, join, and lie in [0, 1]."""
+    ends = [t for pair in ranges for t in pair]
+    joined = all(a[1] == b[0] for a, b in pairwise(ranges))
+    if not ranges or ends != sorted(ends) or not joined or ends[0] < 0 or ends[-1] > 1 or any(a == b for a, b in ranges):
+        raise ValueError(f"time_ranges must rise from 0 to 1 without gaps, not {list(ranges)}")
 
 
 class ModelDescription(BaseModel):
@@ -41,7 +50,7 @@ class ModelDescription(BaseModel):
     systems: tuple[str, ...]
     temperature: float = Field(gt=0)
     length_scale: float = Field(gt=0)
-    schedule: str = "vp"
+    schedule: Literal["vp", "ve"] = "vp"
     slots: tuple[BeadSite, ...]
     residue_names: tuple[str, ...]
     torsions: tuple[tuple[tuple[int, int, int, int], ...], ...]
@@ -50,6 +59,15 @@ class ModelDescription(BaseModel):
     simulation_time: float = 1e-5
     sampling_time: float = 1e-4
     trained: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for group in self.torsions:
+            for torsion in group:
+                if not all(0 <= k < len(self.slots) for k in torsion):
+                    raise ValueError(f"torsion {list(torsion)} must hold slots from 0 to {len(self.slots) - 1}")
+        check_time_ranges(self.time_ranges)
+        return self
 
     def make_schedule(self) -> Schedule:
         """The noise schedule."""

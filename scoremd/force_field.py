@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import mdtraj
 import numpy as np
 import torch
-import yaml
 
 from scoremd import resources
+from scoremd.analysis.collective_variables import require_molecule
 from scoremd.bound_model import SAMPLING_BATCH, BoundModel
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
@@ -21,6 +21,7 @@ from scoremd.progress import progress
 from scoremd.resources import Search
 from scoremd.simulation.engine import Simulation, SimulationSettings, run_replicas
 from scoremd.systems import System, list_systems, load_system
+from scoremd.trajectory_files import check_output
 
 if TYPE_CHECKING:
     import openmm
@@ -149,10 +150,13 @@ class ForceField:
         settings = SimulationSettings(ns, replicas, seed, time_step_fs, friction, frame_interval_ps)
         settings.check()
         model = self.bind(system)
+        if output is not None:
+            check_output(output)
         if start is None:
             start = self.sample(model.system, replicas, seed)
         if start.n_frames != replicas:
             raise ScoreMDError(f"{replicas} replicas need as many starting frames, not {start.n_frames}")
+        require_molecule(start, len(model.system.beads), "start")
         if output is not None:
             return run_replicas(model, settings, Path(output), start.xyz, self.hash)
         with tempfile.TemporaryDirectory() as folder:
@@ -195,8 +199,7 @@ def model_for(system: System) -> str:
         If none does.
     """
     for name, folder in list_models().items():
-        content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        if system.name in content.get("systems", ()):
+        if system.name in load_model(folder)[0].systems:
             return name
     covered = ", ".join(s.name for s in list_systems() if isinstance(s, System))
     raise ScoreMDError(f"no model covers {system.name}; give one by --model (systems: {covered})")

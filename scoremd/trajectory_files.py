@@ -1,5 +1,6 @@
 """Trajectories on disk: mdtraj HDF5, XTC, DCD and PDB, of one or many replicas."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,8 +43,8 @@ def check_output(path: str | os.PathLike[str]) -> Path:
 def write_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology, blocks: Iterator[Block]) -> Path:
     """Write blocks of frames, one replica after the other.
 
-    HDF5 files also hold `replica`, the replica of each frame, which mdtraj passes over; XTC and DCD files get their topology as a PDB file
-    beside them.
+    HDF5 files also hold `replica`, the replica of each frame, which mdtraj passes over; XTC and DCD files get their topology
+    beside them, as FILE.xtc.pdb or FILE.dcd.pdb.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ def write_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology, bl
             parts = [mdtraj.Trajectory(xyz, topology, time) for xyz, time, _ in blocks]
             mdtraj.join(parts, check_topology=False).save_pdb(str(temporary))
         if kind in (".xtc", ".dcd"):
-            _write_topology(path.with_suffix(".pdb"), topology, temporary)
+            _write_topology(path.with_name(path.name + ".pdb"), topology, temporary)
     return path
 
 
@@ -115,19 +116,39 @@ def read_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology) -> 
         raise ScoreMDError(f"{path}: a trajectory file ends in one of {', '.join(FORMATS)}")
     if not path.is_file():
         raise ScoreMDError(f"{path}: there is no such file")
-    selfcontained = path.suffix.lower() in (".h5", ".pdb")
     try:
-        trajectory = mdtraj.load(str(path)) if selfcontained else mdtraj.load(str(path), top=topology)
+        if path.suffix.lower() == ".h5":
+            trajectory, names = _read_hdf5(path, topology)
+        else:
+            trajectory = mdtraj.load(str(path)) if path.suffix.lower() == ".pdb" else mdtraj.load(str(path), top=topology)
+            names = _names(trajectory.topology)
     except Exception as error:  # noqa: BLE001  mdtraj and its readers raise whatever their formats do
         raise ScoreMDError(f"{path}: cannot be read as a trajectory ({' '.join(str(error).split())[:120]})") from None
     if trajectory.n_frames == 0:
         raise ScoreMDError(f"{path}: holds no frames")
-    names, wanted = ([(a.name, a.residue.name) for a in t.atoms] for t in (trajectory.topology, topology))
+    wanted = _names(topology)
     if names != wanted:
         raise ScoreMDError(f"{path}: is of another molecule: its beads are {_beads(names)}, where {_beads(wanted)} are needed")
     if not np.isfinite(trajectory.xyz).all():
         raise ScoreMDError(f"{path}: holds coordinates that are not finite")
     return trajectory, _replicas(path, trajectory)
+
+
+def _names(topology: mdtraj.Topology) -> list[tuple[str, str]]:
+    return [(atom.name, atom.residue.name) for atom in topology.atoms]
+
+
+def _read_hdf5(path: Path, topology: mdtraj.Topology) -> tuple[mdtraj.Trajectory, list[tuple[str, str]]]:
+    """Read with h5py alone: mdtraj reads through PyTables, which unpickles attributes, and files come from strangers."""
+    with h5py.File(path) as file:
+        text = np.asarray(file["topology"]).item()
+        chains = json.loads(text)["chains"]
+        names = [(a["name"], r["name"]) for chain in chains for r in chain["residues"] for a in r["atoms"]]
+        xyz = np.asarray(file["coordinates"], np.float32)
+        time = np.asarray(file["time"], np.float32) if "time" in file else None
+    if len(names) == topology.n_atoms:
+        return mdtraj.Trajectory(xyz, topology, time), names
+    return mdtraj.Trajectory(np.zeros((len(xyz), topology.n_atoms, 3)), topology), names
 
 
 def _beads(names: list[tuple[str, str]]) -> str:

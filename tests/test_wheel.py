@@ -1,10 +1,12 @@
 """What pip installs works by itself: model, systems and reference are inside the wheel."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -12,9 +14,13 @@ ROOT = Path(__file__).parent.parent
 
 def test_wheel_in_an_empty_environment_samples(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SCOREMD_PATH")}
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT]
+    source = tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "emulation"))
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
     subprocess.run(pip, check=True, env=environment)
     (wheel,) = tmp_path.glob("*.whl")
+    packaged = {str(Path(name).parent) for name in zipfile.ZipFile(wheel).namelist()}
+    assert {str(p.parent.relative_to(ROOT)) for p in (ROOT / "scoremd").rglob("__init__.py")} <= packaged
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True, env=environment)

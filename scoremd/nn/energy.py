@@ -1,7 +1,8 @@
 """The energy network E(x, lambda): prior + equivariant network + local term.
 
-x are scaled coordinates of the variance-preserving process (see `scoremd.diffusion.schedule`), lambda is the half log signal-to-noise
-ratio. -E is the logarithm of the density of the noised beads, up to a constant; at lambda -> -inf it is the standard normal one.
+x are scaled coordinates of the variance-preserving process (see `scoremd.diffusion.schedule`), lambda is the half log
+signal-to-noise ratio. -E is the logarithm of the density of the noised beads, up to a constant; at lambda -> -inf the prior is
+that of the standard normal, to which training brings the network.
 """
 
 import torch
@@ -114,8 +115,9 @@ class MoleculeEnergy(nn.Module):
         unit = (edge / distance[..., None])[..., None]
         kind = self.bead(molecule.bead) + self.residue(molecule.residue)
         features = self._initial_features(x, kind, time, mask)
+        scale = torch.rsqrt(mask.sum(1))[:, None, None]
         for block in self.blocks:
-            features = block(features, unit, radial, envelope, table)
+            features = block(features, unit, radial, envelope, table, scale)
         scalars = [features.scalar] if self.config.achiral else [features.scalar, features.pseudoscalar]
         energy = (self.read_out(torch.cat(scalars, -1))[..., 0] * mask).sum(1)
         if self.torsion is not None:

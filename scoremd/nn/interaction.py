@@ -6,7 +6,6 @@ spherical harmonics (l = 0, 1) of the edge, weighted by functions of distance, p
 gated update on the bead is PaiNN's, Schütt et al. 2021, extended to both parities).
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -134,9 +133,9 @@ class Update(nn.Module):
         self.splits = [c, v] if last else [c, v, v, v]
         self.gate = nn.Sequential(nn.Linear(inputs, c + v), nn.SiLU(), nn.Linear(c + v, sum(self.splits)))
 
-    def forward(self, features: Features, messages: list[Tensor], scale: float) -> Features:
-        """Features after the messages; `scale` makes their variance independent of the number of beads."""
-        m = [scale * q for q in messages]
+    def forward(self, features: Features, messages: list[Tensor], scale: Tensor) -> Features:
+        """Features after the messages; `scale` (batch or 1, 1, 1), one over the root of the number of beads, keeps their variance."""
+        m = [(scale if q.dim() == 3 else scale[..., None]) * q for q in messages]
         s, p, v, a = features
         if self.mix_pseudovector is None:
             add, left, right = self.mix_vector(m[1]).chunk(3, -1)
@@ -165,7 +164,6 @@ class InteractionBlock(nn.Module):
         self.messages = Messages(scalars, vectors, radial_width, scalars_only=first)
         self.update = Update(scalars, vectors, scalars_only=first, last=last)
 
-    def forward(self, features: Features, unit: Tensor, radial: Tensor, envelope: Tensor, table: PairTable) -> Features:
-        """Arguments as in `Messages.forward`."""
-        messages = self.messages(features, unit, radial, envelope, table)
-        return self.update(features, messages, 1 / math.sqrt(features.scalar.shape[1]))
+    def forward(self, features: Features, unit: Tensor, radial: Tensor, envelope: Tensor, table: PairTable, scale: Tensor) -> Features:
+        """Arguments as in `Messages.forward`; `scale` (batch or 1, 1, 1) as in `Update.forward`."""
+        return self.update(features, self.messages(features, unit, radial, envelope, table), scale)

@@ -1,5 +1,6 @@
 """Runs of many replicas: loop, frames, lost replicas, stop and resume."""
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from scoremd.simulation.store import FrameStore, generator_from
 from scoremd.trajectory_files import read_trajectory
 from scoremd.units import thermal_energy
 
-#: A replica is lost when a bond gets longer than this times its mean, shorter than the inverse, or anything is not finite.
+#: A replica is lost when a bond gets longer than this times its median at the start, shorter than the inverse, or anything is not finite.
 BOND_STRETCH = 2.0
 
 
@@ -92,8 +93,7 @@ class Replicas:
 
     def __init__(self, model: BoundModel, parameters: LangevinParameters, force: ForceFunction) -> None:
         self.model, self.parameters, self.force = model, parameters, force
-        pairs = torch.tensor(model.system.bonds)
-        self.bonds = pairs
+        self.bonds = torch.tensor(model.system.bonds, dtype=torch.long).reshape(-1, 2)
         self.frames = 0
 
     def start(self, positions: Tensor, generator: torch.Generator) -> None:
@@ -165,7 +165,8 @@ def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, 
     """
     topology: mdtraj.Topology = model.system.topology()
     shape = (settings.replicas, len(model.system.beads), 3)
-    store = FrameStore(output, shape, json.dumps([identity, model.system.name, vars(settings)]))
+    digest = hashlib.sha256(np.ascontiguousarray(start, np.float32).tobytes()).hexdigest()
+    store = FrameStore(output, shape, json.dumps([identity, digest, model.system.name, vars(settings)]))
     replicas = Replicas(model, langevin_parameters(model, settings), model.forces(settings.replicas))
     saved = store.resume()
     if saved is None:

@@ -58,6 +58,8 @@ class FrameStore:
             raise ScoreMDError(f"{self.state_path}: is damaged ({error}); remove {self.folder} to start again") from None
         if metadata.get("settings") != self.settings:
             raise ScoreMDError(f"{self.folder}: is of an interrupted run with other settings; remove it or choose another output")
+        if self.frames_path.stat().st_size < int(state["frames"]) * self._frame_bytes:
+            raise ScoreMDError(f"{self.frames_path}: has fewer frames than were saved; remove {self.folder} to start again")
         os.truncate(self.frames_path, int(state["frames"]) * self._frame_bytes)
         return state
 
@@ -69,6 +71,8 @@ class FrameStore:
         """Add a frame, then make `state` the state to resume from."""
         with self.frames_path.open("ab") as file:
             file.write(positions.numpy().astype("<f4").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
         with replacing(self.state_path) as temporary:
             save_file({k: v.contiguous() for k, v in state.items()}, temporary, {"settings": self.settings})
 
@@ -83,6 +87,7 @@ class FrameStore:
                     yield np.ascontiguousarray(frames[:n, replica]), time, replica
 
         if not good_frames.any():
+            shutil.rmtree(self.folder)
             raise ScoreMDError("all replicas were lost before the first frame: the model cannot be simulated at this time step")
         path = write_trajectory(self.output, topology, blocks())
         shutil.rmtree(self.folder)

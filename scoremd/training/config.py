@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from scoremd.description import check_time_ranges
 from scoremd.errors import ScoreMDError
 from scoremd.nn.energy import NetworkConfig
 
@@ -53,7 +55,7 @@ class TrainingConfig(_Section):
     data: Path
     output: Path
     length_scale: float = Field(6.0, gt=0)
-    schedule: str = "vp"
+    schedule: Literal["vp", "ve"] = "vp"
     use_forces: bool = True
     network: NetworkConfig = NetworkConfig()
     fokker_planck: FokkerPlanckConfig = FokkerPlanckConfig()
@@ -65,6 +67,15 @@ class TrainingConfig(_Section):
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
     checkpoint_every: int = Field(1000, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_time_ranges(self.time_ranges)
+        if self.fokker_planck.log_snr[0] >= self.fokker_planck.log_snr[1]:
+            raise ValueError(f"fokker_planck.log_snr must rise, not {list(self.fokker_planck.log_snr)}")
+        if self.network.achiral:
+            raise ValueError("network.achiral is a property of the system, and set there")
+        return self
 
 
 def read_config(path: str | os.PathLike[str]) -> TrainingConfig:

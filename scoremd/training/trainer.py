@@ -1,10 +1,12 @@
 """The training loop: optimiser, averaged weights, log, checkpoints."""
 
 import csv
+import hashlib
 import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,8 @@ from scoremd.compilation import compile_for
 from scoremd.data import read_ensemble
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
-from scoremd.model_files import save_model
+from scoremd.files import replacing
+from scoremd.model_files import CONFIG, load_model, save_model
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.progress import progress
 from scoremd.systems import System, load_system
@@ -125,10 +128,15 @@ def train(config: TrainingConfig) -> None:
     except OSError as error:
         raise ScoreMDError(f"{config.output}: cannot be made a folder ({error.strerror})") from None
     torch.set_num_threads(config.threads)
+    settings = _settings(config)
+    if (config.output / CONFIG).exists():
+        done, _ = load_model(config.output)
+        if done.trained.get("configuration") == settings:
+            return
+        raise ScoreMDError(f"{config.output}: holds a model trained with other settings or data; choose another output or remove it")
     experts = [Expert(config, description, data, k) for k in range(len(config.time_ranges))]
     for expert in experts:
         _run(expert, config)
-    settings = config.model_dump(mode="json", exclude={"output", "data", "checkpoint_every", "threads"})
     trained = {"configuration": settings, "frames": len(data.positions), "torch": torch.__version__}
     trained_description = description.model_copy(update={"trained": trained})
     save_model(config.output, trained_description, [expert.averaged_network() for expert in experts])
@@ -137,9 +145,17 @@ def train(config: TrainingConfig) -> None:
             path.unlink()
 
 
+def _settings(config: TrainingConfig) -> dict[str, Any]:
+    """What fixes a run bit for bit: configuration, a hash of the data, the version of torch."""
+    fixed = config.model_dump(mode="json", exclude={"output", "data", "checkpoint_every"})
+    with config.data.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return fixed | {"data_sha256": digest, "torch": torch.__version__}
+
+
 def _run(expert: Expert, config: TrainingConfig) -> None:
     checkpoint = config.output / f"checkpoint-{expert.number}.safetensors"
-    settings = json.dumps(config.model_dump(mode="json", exclude={"output", "data", "checkpoint_every", "threads"}))
+    settings = json.dumps(_settings(config))
     expert.state.restore(checkpoint, settings)
     log = config.output / "metrics.csv"
     _truncate_log(log, expert.number, expert.state.step)
@@ -175,5 +191,5 @@ def _truncate_log(path: Path, number: int, step: int) -> None:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [r for r in list(csv.reader(file))[1:] if len(r) == len(_COLUMNS)]
     kept = [r for r in rows if int(r[0]) < number or (int(r[0]) == number and int(r[1]) <= step)]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([_COLUMNS, *kept])

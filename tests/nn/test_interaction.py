@@ -24,7 +24,7 @@ def as_irreps_function(layer):
         x = positions.view(-1, BEADS, 3)
         edge = partners(x, table) - x[:, None]
         unit = (edge / edge.norm(dim=-1, keepdim=True))[..., None]
-        return layer(features, unit, radial, envelope, table).flatten().flatten(1)
+        return layer(features, unit, radial, envelope, table, torch.full((1, 1, 1), BEADS**-0.5)).flatten().flatten(1)
 
     return function
 

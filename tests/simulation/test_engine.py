@@ -112,3 +112,16 @@ def test_engine_forces_are_minus_the_gradient_of_its_energy(model, start):
     h = 2e-4
     slope = (force(x + h * direction)[0] - force(x - h * direction)[0]) / (2 * h)
     torch.testing.assert_close(slope, -(f * direction).sum((1, 2)), rtol=2e-2, atol=2.0)
+
+
+def test_resuming_with_another_start_or_with_lost_frames_is_refused(model, start, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.FrameStore, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            model.simulate("ALDP", **SETTINGS, start=start, output=tmp_path / "a.h5")
+    with pytest.raises(ScoreMDError, match="other settings"):
+        model.simulate("ALDP", **SETTINGS, start=start[::-1], output=tmp_path / "a.h5")
+    frames = tmp_path / "a.h5.part" / "frames"
+    frames.write_bytes(frames.read_bytes()[:-100])
+    with pytest.raises(ScoreMDError, match="fewer frames"):
+        model.simulate("ALDP", **SETTINGS, start=start, output=tmp_path / "a.h5")

@@ -164,3 +164,28 @@ def test_paths_are_relative_to_the_configuration(tmp_path):
     path.write_text(json.dumps({"name": "a", "title": "b", "system": "ALDP", "data": "x.h5", "output": "y", "steps": 1}))
     assert read_config(path).data == (tmp_path / "x.h5").resolve()
     shutil.rmtree(tmp_path / "y", ignore_errors=True)
+
+
+def test_a_finished_model_is_kept(data, tmp_path):
+    trainer.train(config(data, tmp_path / "a"))
+    stamp = (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns
+    trainer.train(config(data, tmp_path / "a"))
+    with pytest.raises(ScoreMDError, match="other settings or data"):
+        trainer.train(config(data, tmp_path / "a", seed=1))
+    assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"schedule": "foo"},
+        {"time_ranges": ()},
+        {"time_ranges": ((0.5, 0.1),)},
+        {"time_ranges": ((0.0, 0.1), (0.2, 1.0))},
+        {"fokker_planck": {"log_snr": (3.0, -1.0)}},
+        {"network": {"achiral": True}},
+    ],
+)
+def test_senseless_configurations_are_refused(data, tmp_path, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
+        config(data, tmp_path, **wrong)

@@ -1,0 +1,60 @@
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+
+from scoremd.errors import ScoreMDError
+from scoremd.systems import load_system
+from scoremd.trajectory_files import read_trajectory, write_trajectory
+
+
+@pytest.fixture
+def topology():
+    return load_system("ALDP").topology()
+
+
+@pytest.fixture
+def path(tmp_path, topology):
+    xyz = np.random.default_rng(0).standard_normal((4, 5, 3)).astype(np.float32)
+    return write_trajectory(tmp_path / "a.h5", topology, iter([(xyz, np.arange(4, dtype=np.float32), 0)]))
+
+
+class Trap:
+    def __reduce__(self):
+        return (pytest.fail, ("a file was unpickled",))
+
+
+def test_files_from_strangers_execute_nothing(path, topology):
+    with h5py.File(path, "r+") as file:
+        for name in ("title", "conventions", "application"):
+            file.attrs[name] = np.bytes_(pickle.dumps(Trap(), 0))
+    assert read_trajectory(path, topology)[0].n_frames == 4
+
+
+@pytest.mark.parametrize("missing", ["coordinates", "topology"])
+def test_hdf5_without_its_parts_is_refused(path, topology, missing):
+    with h5py.File(path, "r+") as file:
+        del file[missing]
+    with pytest.raises(ScoreMDError, match="cannot be read"):
+        read_trajectory(path, topology)
+
+
+def test_another_molecule_is_refused(path):
+    other = load_system("ALDP").topology()
+    next(iter(other.atoms)).name = "CX"
+    with pytest.raises(ScoreMDError, match="another molecule"):
+        read_trajectory(path, other)
+
+
+def test_a_failed_write_leaves_what_was_there(path, topology):
+    before = path.read_bytes()
+
+    def failing():
+        yield np.zeros((1, 5, 3), np.float32), np.zeros(1, np.float32), 0
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError):
+        write_trajectory(path, topology, failing())
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["a.h5"]
