@@ -159,7 +159,7 @@ def compare(
     """Compare samples, simulation and reference, and write the report."""
     from scoremd.analysis.report import write_report
     from scoremd.data import read_ensemble
-    from scoremd.emulation import compare_trajectories, make_folder, provenance
+    from scoremd.emulation import compare_trajectories, lost_replicas, make_folder, provenance
     from scoremd.systems import load_system
     from scoremd.trajectory_files import read_trajectory
 
@@ -171,7 +171,8 @@ def compare(
         ensemble = given.beads(found.bead_indices(given))
     drawn = None if samples is None else read_trajectory(samples, found.topology())[0]
     run, replicas = (None, None) if simulation is None else read_trajectory(simulation, found.topology())
-    comparison = compare_trajectories(found, drawn, run, replicas, reference=ensemble, seed=seed)
+    lost = lost_replicas(replicas)
+    comparison = compare_trajectories(found, drawn, run, replicas, reference=ensemble, lost=lost, seed=seed)
     make_folder(output)
     comparison.to_json(output / "comparison.json")
     write_report(output / "report.html", comparison, provenance(None, _command(), seed=seed))

@@ -58,6 +58,14 @@ def equilibrated(trajectory: mdtraj.Trajectory, replicas: NDArray[np.int64] | No
     return trajectory[kept], replicas[kept]
 
 
+def lost_replicas(replicas: NDArray[np.int64] | None) -> int:
+    """Number of replicas that ended before the others, from the replica of each frame (None: a single one)."""
+    if replicas is None:
+        return 0
+    frames = np.bincount(replicas)
+    return int((frames < frames.max()).sum())
+
+
 def compare_trajectories(
     system: System,
     samples: mdtraj.Trajectory | None,

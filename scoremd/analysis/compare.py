@@ -73,7 +73,7 @@ class Comparison:
     pairs
         The columns that can be filled, by their title.
     lost_replicas
-        Replicas of the simulation that blew up; their frames are not in it.
+        Replicas of the simulation that blew up; only their frames from before can be in it.
     time_blocks
         Whether intervals of the simulation come from consecutive blocks, its trajectories not having been named.
     seed

@@ -101,11 +101,8 @@ def findings(comparison: Comparison) -> list[str]:
     """Where they do not agree: populations, bonds, molecules that are not whole, lost replicas."""
     found = []
     if comparison.lost_replicas:
-        seen = comparison.ensembles.get("simulation")
-        lived = None if seen is None or comparison.time_blocks else seen.n_groups
-        of = "" if lived is None else f" of {lived + comparison.lost_replicas}"
         replicas = "replica" if comparison.lost_replicas == 1 else "replicas"
-        found.append(f"{comparison.lost_replicas}{of} {replicas} of the simulation blew up; their frames are left out.")
+        found.append(f"{comparison.lost_replicas} {replicas} of the simulation blew up and ended early; frames from before count.")
     for first, second, title in COLUMNS:
         if title in comparison.pairs:
             high = comparison.pairs[title].js.high

@@ -108,7 +108,11 @@ def test_where_padding_is_changes_nothing(missing):
 def test_more_slots_than_beads_change_nothing():
     wide, narrow = random_network(6, torsions=False), random_network(5, torsions=False)
     weights = {k: v for k, v in wide.state_dict().items() if k not in ("pair_statistics", "bead.weight", "radial.pair.weight")}
-    weights |= {"pair_statistics": wide.pair_statistics[:11], "bead.weight": wide.bead.weight[:6], "radial.pair.weight": wide.radial.pair.weight[:11]}
+    weights |= {
+        "pair_statistics": wide.pair_statistics[:11],
+        "bead.weight": wide.bead.weight[:6],
+        "radial.pair.weight": wide.radial.pair.weight[:11],
+    }
     narrow.load_state_dict(weights)
     x = coordinates(5)
     there = torch.tensor([1, 1, 1, 1, 1, 0])
