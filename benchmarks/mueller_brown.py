@@ -63,7 +63,7 @@ SETTINGS = {
     "limits": [[-2.0, 1.3], [-0.7, 2.4]],
     "bins": 64,
 }
-#: Left of it are the two upper wells, right of it the lower two (exactly 21.6 %).
+#: Left of it are the two upper wells, right of it the lower two (exactly 21.8 %).
 RIGHT = -0.2
 SYSTEM = load_toy("mueller-brown")
 POTENTIAL = toy_potential(SYSTEM)
