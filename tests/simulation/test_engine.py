@@ -21,6 +21,14 @@ def start(model):
     return model.bind("ALDP").system.reference_ensemble().to_mdtraj()[::30000]
 
 
+def interrupt_before_the_end(model, start, output, monkeypatch):
+    """Run all frames, but stop before the trajectory is written."""
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.FrameStore, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            model.simulate("ALDP", **SETTINGS, start=start, output=output)
+
+
 def test_killed_run_resumes_bit_for_bit(model, start, tmp_path, monkeypatch):
     whole = model.simulate("ALDP", **SETTINGS, start=start, output=tmp_path / "whole.h5")
     advance = engine.Replicas.advance
@@ -44,10 +52,7 @@ def test_killed_run_resumes_bit_for_bit(model, start, tmp_path, monkeypatch):
 
 
 def test_interrupted_run_with_other_settings_is_refused(model, start, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(engine.FrameStore, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            model.simulate("ALDP", **SETTINGS, start=start, output=tmp_path / "a.h5")
+    interrupt_before_the_end(model, start, tmp_path / "a.h5", monkeypatch)
     with pytest.raises(ScoreMDError, match="other settings"):
         model.simulate("ALDP", **(SETTINGS | {"seed": 4}), start=start, output=tmp_path / "a.h5")
 
@@ -115,10 +120,7 @@ def test_engine_forces_are_minus_the_gradient_of_its_energy(model, start):
 
 
 def test_resuming_with_another_start_or_with_lost_frames_is_refused(model, start, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(engine.FrameStore, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            model.simulate("ALDP", **SETTINGS, start=start, output=tmp_path / "a.h5")
+    interrupt_before_the_end(model, start, tmp_path / "a.h5", monkeypatch)
     with pytest.raises(ScoreMDError, match="other settings"):
         model.simulate("ALDP", **SETTINGS, start=start[::-1], output=tmp_path / "a.h5")
     frames = tmp_path / "a.h5.part" / "frames"

@@ -1,6 +1,5 @@
 import csv
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -163,7 +162,6 @@ def test_paths_are_relative_to_the_configuration(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps({"name": "a", "title": "b", "system": "ALDP", "data": "x.h5", "output": "y", "steps": 1}))
     assert read_config(path).data == (tmp_path / "x.h5").resolve()
-    shutil.rmtree(tmp_path / "y", ignore_errors=True)
 
 
 def test_a_finished_model_is_kept(data, tmp_path):
