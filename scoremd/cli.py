@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from scoremd.errors import ScoreMDError
 
@@ -224,6 +225,16 @@ def _show(comparison: Any) -> None:
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point; wrong arguments end with one line, too."""
     logging.basicConfig(format="scoremd: %(message)s", level=logging.WARNING)
-    app()
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        message = " ".join(error.format_message().split())
+        if message:
+            print(f"scoremd: {message.rstrip('.')} (scoremd --help says what there is)", file=sys.stderr)
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("scoremd: interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)

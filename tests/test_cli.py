@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from scoremd import bound_model
-from scoremd.cli import app
+from scoremd.cli import app, main
 from tests.models import alanine_dipeptide
 
 
@@ -161,3 +161,24 @@ def test_bad_training_configuration(tmp_path):
 def test_help_does_not_wait_for_torch():
     code = "import sys, scoremd.cli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sample", "ALDP", "-n", "many", "-o", "a.h5"], "valid integer"),
+        (["sample", "ALDP", "--frames", "3", "-o", "a.h5"], "No such option: --frames"),
+        (["sample"], "Missing"),
+        (["simulate", "ALDP", "--seed", "-1", "-o", "a.h5"], "--seed"),
+        (["dance"], "No such command 'dance'"),
+    ],
+)
+def test_wrong_arguments_end_with_one_line(monkeypatch, capsys, arguments, words):
+    monkeypatch.setattr(sys, "argv", ["scoremd", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert error.count("\n") == 1
+    assert error.startswith("scoremd: ")
+    assert words in error
