@@ -1,13 +1,16 @@
 """Fast path: functions of tensors traced through their gradients and compiled for one set of shapes.
 
 `torch.compile` does not differentiate twice; tracing the whole function, gradients included, gives one flat graph that it can compile.
-Compiled kernels are cached on disk by torch (TORCHINDUCTOR_CACHE_DIR). Without a C++ compiler everything runs as it is written.
+Compiled kernels are cached on disk by torch (TORCHINDUCTOR_CACHE_DIR). Without a C++ compiler or Python's headers everything runs as it is
+written.
 """
 
 import functools
 import logging
 import shutil
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +22,13 @@ _log = logging.getLogger("scoremd")
 @functools.cache
 def compiler_available() -> bool:
     """Whether compiled kernels can be built; says so once if not."""
-    if any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        missing = "no C++ compiler found"
+    elif not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        missing = "no Python headers found (often a package python3-dev)"
+    else:
         return True
-    _log.warning("no C++ compiler found: running without compilation, several times slower")
+    _log.warning("%s: running without compilation, several times slower", missing)
     return False
 
 

@@ -1,5 +1,6 @@
 import logging
 import shutil
+import sysconfig
 
 import pytest
 import torch
@@ -28,10 +29,21 @@ def test_compiled_gradient_of_a_small_function():
     torch.testing.assert_close(compilation.compile_for(function, x)(x), 3 * x**2)
 
 
-@pytest.mark.compiled
-def test_without_a_compiler_one_line_says_so(monkeypatch, caplog):
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+@pytest.fixture
+def fresh_check():
     compilation.compiler_available.cache_clear()
+    yield
+    compilation.compiler_available.cache_clear()
+
+
+@pytest.mark.compiled
+@pytest.mark.usefixtures("fresh_check")
+@pytest.mark.parametrize(
+    ("module", "name", "answer", "message"),
+    [(shutil, "which", None, "no C++ compiler"), (sysconfig, "get_paths", {"include": "/nowhere"}, "no Python headers")],
+)
+def test_what_compilation_lacks_is_said_once(monkeypatch, caplog, module, name, answer, message):
+    monkeypatch.setattr(module, name, lambda *_: answer)
 
     def function(x):
         return x + 1
@@ -39,5 +51,4 @@ def test_without_a_compiler_one_line_says_so(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         assert compilation.compile_for(function, torch.ones(1)) is function
         assert compilation.compile_for(function, torch.ones(1)) is function
-    compilation.compiler_available.cache_clear()
-    assert len([r for r in caplog.records if "no C++ compiler" in r.message]) == 1
+    assert len([r for r in caplog.records if message in r.message]) == 1
