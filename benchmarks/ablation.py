@@ -2,12 +2,14 @@
 
     python benchmarks/ablation.py --data ALDP.h5 --seeds 0 1 2
 
-For each variant: excess JS of a simulation against the reference, population of phi > 0, and the root mean square of the Fokker–Planck
-residual over the noise levels (about its mean at each level: variants without the term do not learn the normalisation). Finished entries
-are kept in the working folder, interrupted trainings and simulations go on.
+For each variant: excess JS of samples and of a simulation against the reference, population of phi > 0 in the simulation, and the root
+mean square of the Fokker–Planck residual over the noise levels, also about its mean at each level: variants without the term do not learn
+the normalisation, which no force feels. One network does all, without a mixture over time. Finished entries are kept in the working
+folder, interrupted trainings and simulations go on; seeds can run in processes of their own and are put together at the end.
 """
 
 import argparse
+import hashlib
 import json
 import tempfile
 import time
@@ -38,61 +40,67 @@ VARIANTS = {
 LEVELS = np.arange(-1.0, 6.01, 0.5)
 
 
-def residual_rms(force_field: ForceField, seed: int) -> float:
-    """Root mean square over `LEVELS` of the standard deviation of the residual among 256 noised reference frames."""
+def residual_rms(force_field: ForceField, seed: int) -> tuple[float, float]:
+    """Root mean square over `LEVELS` of the residual among 256 noised reference frames, and the same about its mean at each level."""
     model = force_field.bind("ALDP")
     reference = model.system.reference_ensemble()
     assert reference is not None
     generator, basis = torch.Generator().manual_seed(seed), model.space.basis()
     frames = torch.from_numpy(reference.positions[np.random.default_rng(seed).integers(0, reference.n_frames, 256)])
     clean = model.space.project(frames * force_field.description.length_scale)
-    variances = []
+    squares, variances = [], []
     for level in LEVELS:
         log_snr = torch.full((256,), float(level))
         x = add_noise(clean, model.space.noise(256, generator), log_snr)
-        variances.append(float(exact_residual(lambda a, b: model.experts[0](a, b, model.molecule), x, log_snr, basis).var()))
-    return float(np.sqrt(np.mean(variances)))
+        left = exact_residual(lambda a, b: model.experts[0](a, b, model.molecule), x, log_snr, basis)
+        squares.append(float((left**2).mean()))
+        variances.append(float(left.var()))
+    return float(np.sqrt(np.mean(squares))), float(np.sqrt(np.mean(variances)))
+
+
+def configuration(name: str, seed: int, a: argparse.Namespace) -> dict[str, Any]:
+    """Training configuration of a variant."""
+    forces, frozen, weight = VARIANTS[name]
+    return {
+        "name": "ablation",
+        "title": name,
+        "system": "ALDP",
+        "use_forces": forces,
+        "network": {"scalars": 16, "vectors": 8, "radial_width": 32, "torsion_width": 128, "frozen_above": frozen},
+        "fokker_planck": {"weight": weight, "log_snr": [0.0, 3.5 if frozen else 5.0]},
+        "steps": a.steps,
+        "learning_rate": 3e-3,
+        "seed": seed,
+    }
 
 
 def entry(name: str, seed: int, a: argparse.Namespace) -> dict[str, Any]:
     """Train and judge one variant with one seed, unless that was done before."""
-    folder = a.work / f"{name.replace(' ', '-')}-{seed}-{a.steps}"
-    done = folder / f"result-{a.ns}.json"
+    content = configuration(name, seed, a)
+    key = hashlib.sha256(json.dumps([content, a.replicas, a.ns, a.samples]).encode()).hexdigest()[:12]
+    folder = a.work / f"{name.replace(' ', '-')}-{seed}-{key}"
+    done = folder / "result.json"
     if done.exists():
         return json.loads(done.read_text())
-    forces, frozen, weight = VARIANTS[name]
-    config = TrainingConfig.model_validate(
-        {
-            "name": "ablation",
-            "title": name,
-            "system": "ALDP",
-            "data": a.data.resolve(),
-            "output": folder,
-            "use_forces": forces,
-            "network": {"scalars": 16, "vectors": 8, "radial_width": 32, "torsion_width": 128, "frozen_above": frozen},
-            "fokker_planck": {"weight": weight, "log_snr": [0.0, 3.5 if frozen else 5.0]},
-            "steps": a.steps,
-            "learning_rate": 3e-3,
-            "seed": seed,
-        }
-    )
+    config = TrainingConfig.model_validate(content | {"data": a.data.resolve(), "output": folder})
     started = time.process_time()
-    if not (folder / "model.safetensors").exists():
-        train(config)
+    train(config)
     spent = time.process_time() - started
     force_field = ForceField.load(folder)
-    settings = SimulationSettings(a.ns, 256, seed)
-    result = emulate(force_field, load_system("ALDP"), folder / f"emulation-{a.ns}", samples=20000, settings=settings, command="ablation")
-    content = result.comparison.to_dict()
-    found = {
+    settings = SimulationSettings(a.ns, a.replicas, seed)
+    result = emulate(force_field, load_system("ALDP"), folder / "emulation", samples=a.samples, settings=settings, command="ablation")
+    found = result.comparison.to_dict()
+    rms, about_mean = residual_rms(force_field, seed)
+    row = {
         "training CPU s": spent,
-        "residual rms": residual_rms(force_field, seed),
-        "phi > 0": content["ensembles"]["simulation"]["populations"]["phi > 0"]["value"],
-        "lost": content["lost_replicas"],
-        **{title: pair["js_nats"] for title, pair in content["comparisons"].items()},
+        "residual rms": rms,
+        "residual rms about mean": about_mean,
+        "phi > 0": found["ensembles"]["simulation"]["populations"]["phi > 0"]["value"],
+        "lost": found["lost_replicas"],
+        **{title: pair["js_nats"] for title, pair in found["comparisons"].items()},
     }
-    done.write_text(json.dumps(found))
-    return found
+    done.write_text(json.dumps(row))
+    return row
 
 
 def main() -> None:
@@ -100,24 +108,29 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True, help="ensemble with forces, in our HDF5 format")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--ns", type=float, default=0.2)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--samples", type=int, default=20000)
+    parser.add_argument("--replicas", type=int, default=128)
+    parser.add_argument("--ns", type=float, default=0.1)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "scoremd-ablation")
     a = parser.parse_args()
     torch.set_num_threads(1)
-    table = {name: [entry(name, seed, a) for seed in a.seeds] for name in VARIANTS}
-    print(f"{a.steps} steps of 256; 256 replicas of {a.ns} ns at 2 fs; seeds {a.seeds}; excess JS; reference phi > 0: 0.0183")
-    print(f"{'variant':34} {'samples':>16} {'simulation':>16} {'phi > 0':>16} {'residual':>14} {'lost':>5} {'CPU s':>6}")
-    for name, found in table.items():
+    # seeds outermost: whoever stops early has whole rows
+    found = {seed: {name: entry(name, seed, a) for name in VARIANTS} for seed in a.seeds}
+    table = {name: [found[seed][name] for seed in a.seeds] for name in VARIANTS}
+    print(f"{a.steps} steps of 256; {a.samples} samples; {a.replicas} replicas of {a.ns} ns at 2 fs; seeds {a.seeds}; excess JS")
+    columns = ("samples", "simulation", "phi > 0", "residual", "about its mean")
+    print(f"{'variant':32} " + " ".join(f"{c:>15}" for c in columns) + f" {'lost':>5} {'CPU s':>6}")
+    for name, rows in table.items():
         values = [
-            [f["samples vs reference"]["excess"] for f in found],
-            [f["simulation vs reference"]["excess"] for f in found],
-            [f["phi > 0"] for f in found],
-            [f["residual rms"] for f in found],
+            [f["samples vs reference"]["excess"] for f in rows],
+            [f["simulation vs reference"]["excess"] for f in rows],
+            *([f[key] for f in rows] for key in ("phi > 0", "residual rms", "residual rms about mean")),
         ]
-        cells = " ".join(f"{np.mean(v):8.4f}±{np.std(v, ddof=1) if len(v) > 1 else 0:.4f}" for v in values)
-        print(f"{name:34} {cells} {sum(f['lost'] for f in found):5d} {np.mean([f['training CPU s'] for f in found]):6.0f}")
-    print(write_results("ablation", {"steps": a.steps, "ns": a.ns, "seeds": a.seeds, "variants": table}))
+        cells = " ".join(f"{np.mean(v):7.4f} ±{np.std(v, ddof=1) if len(v) > 1 else 0:6.4f}" for v in values)
+        print(f"{name:32} {cells} {sum(f['lost'] for f in rows):5d} {np.mean([f['training CPU s'] for f in rows]):6.0f}")
+    settings = {"steps": a.steps, "samples": a.samples, "replicas": a.replicas, "ns": a.ns, "seeds": a.seeds}
+    print(write_results("ablation", settings | {"variants": table}))
 
 
 if __name__ == "__main__":
