@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from scoremd.ensemble import Bead, Ensemble, from_mdtraj, topology_of
 from scoremd.errors import ScoreMDError
+from scoremd.files import replacing
 from scoremd.forces import aggregate_forces
 
 __all__ = ["Bead", "Ensemble", "aggregate_forces", "from_mdtraj", "read_ensemble", "topology_of", "write_ensemble"]
@@ -118,20 +119,8 @@ def write_ensemble(path: str | os.PathLike[str], ensemble: Ensemble) -> None:
     ScoreMDError
         If the folder does not exist or cannot be written, or the path is a folder.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ScoreMDError(f"{path}: a folder, where a file is to be written")
-    if not path.parent.is_dir():
-        raise ScoreMDError(f"{path}: the folder {path.parent} does not exist")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with h5py.File(temporary, "w") as file:
-            _write(file, ensemble)
-        temporary.replace(path)
-    except OSError as error:
-        raise ScoreMDError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        _write(file, ensemble)
 
 
 def _write(file: h5py.File, ensemble: Ensemble) -> None:

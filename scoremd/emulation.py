@@ -16,7 +16,7 @@ from scoremd.analysis.compare import Comparison, compare
 from scoremd.analysis.report import write_report
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
-from scoremd.files import replacing
+from scoremd.files import exclusive, write_text
 from scoremd.force_field import ForceField
 from scoremd.simulation.engine import Simulation, SimulationSettings
 from scoremd.systems import System, load_system
@@ -138,6 +138,11 @@ def emulate(
     if samples < settings.replicas:
         raise ScoreMDError(f"{settings.replicas} replicas start from as many samples; {samples} are too few")
     make_folder(folder)
+    with exclusive(folder):
+        return _emulate(force_field, system, folder, samples, settings, command)
+
+
+def _emulate(force_field: ForceField, system: System, folder: Path, samples: int, settings: SimulationSettings, command: str) -> Emulation:
     _claim(folder, [force_field.hash, system.name, samples, vars(settings)])
     sample_path, simulation_path = folder / "samples.h5", folder / "simulation.h5"
     if not sample_path.exists():
@@ -172,8 +177,7 @@ def _claim(folder: Path, settings: list[Any]) -> None:
     path, text = folder / "settings.json", json.dumps(settings, default=str)
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise ScoreMDError(f"{folder}: holds an emulation with other settings; choose another folder or remove it")
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def compare_run(samples: mdtraj.Trajectory | None, run: Simulation | None, *, system: System | str, seed: int = 0) -> Comparison:

@@ -1,22 +1,75 @@
-"""Writing files so that nothing is ever half written."""
+"""Writing files so that nothing is ever half written, and by one process at a time."""
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scoremd.errors import ScoreMDError
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path` (same ending) that takes its place when the block ends without an exception."""
+    """Give a temporary path beside `path` (same ending) that takes its place when the block ends without an exception.
+
+    Raises
+    ------
+    ScoreMDError
+        If the path is a folder, or its folder is missing or cannot be written to, or the disk is full.
+    """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    if path.is_dir():
+        raise ScoreMDError(f"{path}: is a folder, where a file is to be written")
+    if not path.parent.is_dir():
+        raise ScoreMDError(f"{path}: there is no folder {path.parent}")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    except OSError as error:
+        raise ScoreMDError(f"{path}: cannot be written ({error.strerror})") from None
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)
+        # mkstemp's files are private; a result is as public as any new file
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
+    except OSError as error:
+        raise ScoreMDError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text file as UTF-8, whole or not at all; one that is there is replaced.
+
+    Raises
+    ------
+    ScoreMDError
+        As `replacing`.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+@contextmanager
+def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a folder against other processes that ask for it in the same way; it is free again when the block or the process ends.
+
+    Raises
+    ------
+    ScoreMDError
+        If another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ScoreMDError(f"{folder}: another process is writing there; wait for it or choose another output") from None
+    finally:
+        os.close(handle)

@@ -355,7 +355,7 @@ def test_write_to_a_folder(tmp_path):
 
 
 def test_write_into_a_missing_folder(tmp_path):
-    with pytest.raises(ScoreMDError, match="does not exist"):
+    with pytest.raises(ScoreMDError, match="there is no folder"):
         write_ensemble(tmp_path / "none" / "out.h5", small())
 
 

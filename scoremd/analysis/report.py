@@ -13,11 +13,11 @@ import numpy as np
 from markupsafe import Markup
 
 from scoremd.analysis import plots
-from scoremd.analysis.files import write_text
 from scoremd.analysis.free_energy import POPULATED
 from scoremd.analysis.svg import inline_svg
 from scoremd.analysis.table import COLUMNS, ENSEMBLES
 from scoremd.analysis.verdict import findings, headline, verdicts
+from scoremd.files import write_text
 from scoremd.units import thermal_energy
 
 if TYPE_CHECKING:

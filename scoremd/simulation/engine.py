@@ -14,8 +14,10 @@ from torch import Tensor
 
 from scoremd.bound_model import BoundModel
 from scoremd.errors import ScoreMDError
+from scoremd.files import exclusive
+from scoremd.nn.score import ForceFunction
 from scoremd.progress import progress
-from scoremd.simulation.langevin import ForceFunction, LangevinParameters, State, middle_step, thermal_velocities
+from scoremd.simulation.langevin import LangevinParameters, State, middle_step, thermal_velocities
 from scoremd.simulation.store import FrameStore, generator_from
 from scoremd.trajectory_files import read_trajectory
 from scoremd.units import thermal_energy
@@ -167,20 +169,21 @@ def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, 
     shape = (settings.replicas, len(model.system.beads), 3)
     digest = hashlib.sha256(np.ascontiguousarray(start, np.float32).tobytes()).hexdigest()
     store = FrameStore(output, shape, json.dumps([identity, digest, model.system.name, vars(settings)]))
-    replicas = Replicas(model, langevin_parameters(model, settings), model.forces(settings.replicas))
-    saved = store.resume()
-    if saved is None:
-        positions = torch.from_numpy(np.ascontiguousarray(start, np.float32))
-        replicas.start(positions, torch.Generator().manual_seed(settings.seed))
-    else:
-        replicas.restore(saved)
-    done, per_frame = replicas.frames, settings.replicas * settings.steps_per_frame
-    with progress(f"simulate {model.system.name}", settings.frames * per_frame, "replica-steps", done * per_frame) as bar:
-        while replicas.frames < settings.frames:
-            frame = replicas.advance(settings.steps_per_frame)
-            store.append(frame, replicas.to_tensors())
-            bar.advance(per_frame)
-    path = store.finish(topology, settings.steps_per_frame * settings.time_step_fs * 1e-3, replicas.good_frames.numpy())
+    with exclusive(store.folder):
+        replicas = Replicas(model, langevin_parameters(model, settings), model.forces(settings.replicas))
+        saved = store.resume()
+        if saved is None:
+            positions = torch.from_numpy(np.ascontiguousarray(start, np.float32))
+            replicas.start(positions, torch.Generator().manual_seed(settings.seed))
+        else:
+            replicas.restore(saved)
+        done, per_frame = replicas.frames, settings.replicas * settings.steps_per_frame
+        with progress(f"simulate {model.system.name}", settings.frames * per_frame, "replica-steps", done * per_frame) as bar:
+            while replicas.frames < settings.frames:
+                frame = replicas.advance(settings.steps_per_frame)
+                store.append(frame, replicas.to_tensors())
+                bar.advance(per_frame)
+        path = store.finish(topology, settings.steps_per_frame * settings.time_step_fs * 1e-3, replicas.good_frames.numpy())
     trajectory, _ = read_trajectory(path, topology)
     good = replicas.good_frames.numpy()
     lost = tuple(int(k) for k in torch.nonzero(replicas.lost).flatten())

@@ -36,6 +36,7 @@ class FrameStore:
     def __init__(self, output: str | os.PathLike[str], shape: tuple[int, int, int], settings: str) -> None:
         self.output, self.shape, self.settings = check_output(output), shape, settings
         self.folder = self.output.with_name(self.output.name + ".part")
+        self.folder.mkdir(exist_ok=True)
         self.frames_path, self.state_path = self.folder / "frames", self.folder / "state.safetensors"
 
     def resume(self) -> dict[str, Tensor] | None:
@@ -47,7 +48,6 @@ class FrameStore:
             If the run that was interrupted had other settings.
         """
         if not self.state_path.exists():
-            self.folder.mkdir(exist_ok=True)
             self.frames_path.write_bytes(b"")
             return None
         try:
