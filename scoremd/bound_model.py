@@ -11,8 +11,7 @@ from scoremd.diffusion.samplers import ScoreFunction, second_order_sde
 from scoremd.diffusion.space import Space
 from scoremd.diffusion.time_mixture import TimeMixture
 from scoremd.nn.energy import MoleculeEnergy
-from scoremd.nn.score import energy_and_score
-from scoremd.simulation.langevin import ForceFunction
+from scoremd.nn.score import ForceFunction, energy_and_score
 from scoremd.systems import System
 from scoremd.units import thermal_energy
 

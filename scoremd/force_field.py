@@ -1,5 +1,6 @@
 """The public object: a trained model, to load, save, sample from, simulate with, and hand to OpenMM."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -11,11 +12,11 @@ import numpy as np
 import torch
 
 from scoremd import resources
-from scoremd.analysis.collective_variables import require_molecule
 from scoremd.bound_model import SAMPLING_BATCH, BoundModel
+from scoremd.collective_variables import require_molecule
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
-from scoremd.model_files import CONFIG, load_model, model_hash, save_model
+from scoremd.model_files import CONFIG, load_model, model_hash, read_description, save_model
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.progress import progress
 from scoremd.resources import Search
@@ -25,6 +26,8 @@ from scoremd.trajectory_files import check_output
 
 if TYPE_CHECKING:
     import openmm
+
+_log = logging.getLogger("scoremd")
 
 
 class ForceField:
@@ -191,7 +194,7 @@ def list_models(search: Search = ()) -> dict[str, Path]:
 
 
 def model_for(system: System) -> str:
-    """Name of the shipped model that covers a system.
+    """Name of a model that covers a system: shipped, or below SCOREMD_PATH, where damaged ones are passed over with a line of notice.
 
     Raises
     ------
@@ -199,7 +202,12 @@ def model_for(system: System) -> str:
         If none does.
     """
     for name, folder in list_models().items():
-        if system.name in load_model(folder)[0].systems:
+        try:
+            description = read_description(folder)
+        except ScoreMDError as error:
+            _log.warning("passed over: %s", error)
+            continue
+        if system.name in description.systems:
             return name
     covered = ", ".join(s.name for s in list_systems() if isinstance(s, System))
     raise ScoreMDError(f"no model covers {system.name}; give one by --model (systems: {covered})")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
-from scoremd.files import replacing
+from scoremd.files import replacing, write_text
 from scoremd.nn.energy import MoleculeEnergy
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
@@ -42,8 +42,28 @@ def save_model(folder: Path, description: ModelDescription, experts: Sequence[Mo
     """Write weights and description into a folder that exists."""
     with replacing(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(tensors_of(experts)))
-    with replacing(folder / CONFIG) as temporary:
-        temporary.write_text(config_text(description), encoding="utf-8")
+    write_text(folder / CONFIG, config_text(description))
+
+
+def read_description(folder: Path) -> ModelDescription:
+    """Read a model's config.yaml.
+
+    Raises
+    ------
+    ScoreMDError
+        If the folder is not a model of ours.
+    """
+    try:
+        content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        return ModelDescription.model_validate(content)
+    except OSError as error:
+        raise ScoreMDError(f"{folder}: is not a ScoreMD model ({CONFIG}: {error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise ScoreMDError(f"{folder / CONFIG}: not valid YAML") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ScoreMDError(f"{folder / CONFIG}: not a ScoreMD model ({place}: {first['msg']})") from None
 
 
 def load_model(folder: Path) -> tuple[ModelDescription, list[MoleculeEnergy]]:
@@ -54,17 +74,7 @@ def load_model(folder: Path) -> tuple[ModelDescription, list[MoleculeEnergy]]:
     ScoreMDError
         If the folder is not a model of ours, or is damaged.
     """
-    try:
-        content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        description = ModelDescription.model_validate(content)
-    except OSError as error:
-        raise ScoreMDError(f"{folder}: is not a ScoreMD model ({CONFIG}: {error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ScoreMDError(f"{folder / CONFIG}: not valid YAML") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ScoreMDError(f"{folder / CONFIG}: not a ScoreMD model ({place}: {first['msg']})") from None
+    description = read_description(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:

@@ -1,3 +1,4 @@
+import logging
 import shutil
 
 import numpy as np
@@ -118,3 +119,13 @@ def test_model_at_another_temperature_is_refused():
     hot = load_system("ALDP").model_copy(update={"temperature": 310.0})
     with pytest.raises(ScoreMDError, match=r"trained at 300\.0 K"):
         alanine_dipeptide().bind(hot)
+
+
+def test_damaged_model_on_the_shelf_is_passed_over_with_a_notice(tmp_path, monkeypatch, caplog):
+    shelf = tmp_path / "force_fields" / "aaa"
+    shelf.mkdir(parents=True)
+    (shelf / "config.yaml").write_text("name: [", encoding="utf-8")
+    monkeypatch.setenv("SCOREMD_PATH", str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        assert model_for(load_system("ALDP")) == "alanine-dipeptide"
+    assert any("aaa" in record.message for record in caplog.records)

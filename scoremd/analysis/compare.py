@@ -16,14 +16,14 @@ import mdtraj
 import numpy as np
 
 from scoremd.analysis.basins import RAMACHANDRAN
-from scoremd.analysis.collective_variables import require_molecule
-from scoremd.analysis.files import write_text
 from scoremd.analysis.intervals import Estimate, difference
 from scoremd.analysis.metrics import Divergence, compare_js, compare_pmf
 from scoremd.analysis.observed import Observed, observe
 from scoremd.analysis.structure import BondDifference, Limits, compare_bond
 from scoremd.analysis.table import COLUMNS, Row, ensemble_rows, pair_rows
+from scoremd.collective_variables import require_molecule
 from scoremd.errors import ScoreMDError
+from scoremd.files import write_text
 
 if TYPE_CHECKING:
     from scoremd.data import Ensemble

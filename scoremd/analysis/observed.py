@@ -9,10 +9,10 @@ import mdtraj
 import numpy as np
 
 from scoremd.analysis.basins import Basins
-from scoremd.analysis.collective_variables import phi_psi
 from scoremd.analysis.histograms import Histogram, histogram
 from scoremd.analysis.intervals import Estimate, check_groups, fraction
 from scoremd.analysis.structure import Limits, mirror_images, pair_distances
+from scoremd.collective_variables import phi_psi
 
 if TYPE_CHECKING:
     from scoremd.systems import System

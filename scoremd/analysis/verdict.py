@@ -79,7 +79,11 @@ def verdicts(comparison: Comparison) -> list[Verdict]:
 
 def headline(comparison: Comparison) -> str:
     """One or two sentences: which agree, which differ, which cannot be told."""
-    said = {"agree": "agree", "differ": "differ", "undecided": "cannot be told apart or together from these frames"}
+    said = {
+        "agree": "agree",
+        "differ": "differ",
+        "undecided": "may or may not agree within the limit: more frames or longer runs would tell",
+    }
     judged = verdicts(comparison)
     names = [name for name in ("samples", "simulation", "reference") if name in comparison.ensembles]
     if {v.status for v in judged} == {"agree"}:

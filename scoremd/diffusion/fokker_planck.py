@@ -16,7 +16,7 @@ and R_2, and R_1 R_2 is unbiased for R^2 where R_1^2 is not.
 import torch
 from torch import Tensor
 
-from scoremd.diffusion.schedule import signal_and_noise
+from scoremd.nn.noise_level import signal_and_noise
 from scoremd.nn.score import EnergyFunction, energy_and_score
 
 #: Displacement in units of the noise, and step in lambda, of the finite differences.

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from scoremd.diffusion.schedule import signal_and_noise
+from scoremd.nn.noise_level import signal_and_noise
 
 
 class GaussianMixture:

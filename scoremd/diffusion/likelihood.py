@@ -7,8 +7,8 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from scoremd.diffusion.samplers import ScoreFunction
-from scoremd.diffusion.schedule import signal_and_noise
 from scoremd.diffusion.space import Space
+from scoremd.nn.noise_level import signal_and_noise
 
 
 def log_likelihood(score: ScoreFunction, space: Space, x: Tensor, grid: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5) -> Tensor:

@@ -10,7 +10,8 @@ every noise level. Without forces A is infinite, w = 0, and the loss is sigma^2 
 import torch
 from torch import Tensor
 
-from scoremd.diffusion.schedule import SMALLEST_TIME, signal_and_noise
+from scoremd.diffusion.schedule import SMALLEST_TIME
+from scoremd.nn.noise_level import signal_and_noise
 
 
 def draw_times(n: int, t_range: tuple[float, float], generator: torch.Generator | None) -> Tensor:

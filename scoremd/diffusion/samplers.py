@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from scoremd.diffusion.schedule import signal_and_noise
 from scoremd.diffusion.space import Space
+from scoremd.nn.noise_level import signal_and_noise
 
 #: x (batch, bead, dimension), log_snr (1,) -> score, shape of x
 ScoreFunction = Callable[[Tensor, Tensor], Tensor]

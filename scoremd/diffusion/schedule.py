@@ -16,11 +16,6 @@ from torch import Tensor
 SMALLEST_TIME = 1e-5
 
 
-def signal_and_noise(log_snr: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma of the variance-preserving process at half log signal-to-noise ratio `log_snr` (any shape)."""
-    return torch.sigmoid(2 * log_snr).sqrt(), torch.sigmoid(-2 * log_snr).sqrt()
-
-
 class Schedule(ABC):
     """The forward process dx = f(t) x dt + g(t) dW; subclasses give alpha, sigma and their rates."""
 

@@ -1,17 +1,18 @@
-"""The energy network E(x, lambda): prior + equivariant network + local term.
+"""The energy network E(x, lambda): prior + alpha^2 (equivariant network + local term + normaliser).
 
 x are scaled coordinates of the variance-preserving process (see `scoremd.diffusion.schedule`), lambda is the half log
-signal-to-noise ratio. -E is the logarithm of the density of the noised beads, up to a constant; at lambda -> -inf the prior is
-that of the standard normal, to which training brings the network.
+signal-to-noise ratio, alpha^2 = sigmoid(2 lambda) the share of signal. -E is the logarithm of the density of the noised beads, up to a
+constant. The density of centred beads departs from the standard normal by terms of order alpha^2, so with that factor the network's
+output stays of order one, and E is exactly the Gaussian's as lambda -> -inf.
 """
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from scoremd.diffusion.schedule import signal_and_noise
 from scoremd.nn.interaction import Features, InteractionBlock
 from scoremd.nn.molecule import MoleculeBatch, remove_centre
+from scoremd.nn.noise_level import signal_and_noise
 from scoremd.nn.pairs import PairTable, pair_table, partners
 from scoremd.nn.radial import Normaliser, RadialFeatures, TimeEmbedding, standardise
 from scoremd.nn.torsion import TorsionTerm
@@ -123,7 +124,7 @@ class MoleculeEnergy(nn.Module):
         if self.torsion is not None:
             energy = energy + self.torsion(x, log_snr, molecule.residue, mask, time)
         energy = energy + self.normaliser(log_snr, kind.sum(1) / mask.sum(1, keepdim=True))
-        return energy + self._prior(x, z, mean, bonded * present, log_snr, mask)
+        return torch.sigmoid(2 * log_snr) * energy + self._prior(x, z, mean, bonded * present, log_snr, mask)
 
     def _initial_features(self, x: Tensor, kind: Tensor, time: Tensor, mask: Tensor) -> Features:
         scalar = (kind + time[:, None]) * mask[..., None]

@@ -6,7 +6,7 @@ at every noise level: the perceptron learns what differs, and its share is faded
 
 from torch import Tensor, nn
 
-from scoremd.diffusion.schedule import signal_and_noise
+from scoremd.nn.noise_level import signal_and_noise
 from scoremd.nn.radial import TimeEmbedding
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from scoremd.diffusion.schedule import signal_and_noise
+from scoremd.nn.noise_level import signal_and_noise
 
 
 def freeze(log_snr: Tensor, ceiling: float, sharpness: float = 4.0) -> Tensor:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 #: x (batch, bead, dimension), log_snr (batch,) or (1,) -> energy in kT (batch,)
 EnergyFunction = Callable[[Tensor, Tensor], Tensor]
+#: positions (replica, bead, dimension) nm -> potential energy (replica,) kJ/mol and forces kJ/mol/nm
+ForceFunction = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def energy_and_score(energy: EnergyFunction, x: Tensor, log_snr: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:

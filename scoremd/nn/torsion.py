@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from scoremd.diffusion.schedule import signal_and_noise
+from scoremd.nn.noise_level import signal_and_noise
 
 FOURIER_ORDER = 3
 

@@ -7,14 +7,12 @@ the steps are leapfrog, and energy is conserved to second order: the invariant t
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-#: positions (replica, bead, dimension) nm -> potential energy (replica,) kJ/mol and forces kJ/mol/nm
-ForceFunction = Callable[[Tensor], tuple[Tensor, Tensor]]
+from scoremd.nn.score import ForceFunction
 
 
 class State(NamedTuple):

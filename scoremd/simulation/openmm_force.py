@@ -18,7 +18,7 @@ from scoremd.bound_model import BoundModel
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.model_files import config_text, networks_from, tensors_of
-from scoremd.simulation.langevin import ForceFunction
+from scoremd.nn.score import ForceFunction
 from scoremd.systems import System
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from scoremd.diffusion.fokker_planck import (
     residual_estimates,
 )
 from scoremd.diffusion.gaussian_mixture import GaussianMixture
-from scoremd.diffusion.schedule import signal_and_noise
 from scoremd.diffusion.space import Space
+from scoremd.nn.noise_level import signal_and_noise
 from scoremd.nn.score import energy_and_score
 
 D = torch.tensor([2.0], dtype=torch.float64)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from scoremd.diffusion.schedule import SCHEDULES, SMALLEST_TIME, signal_and_noise
+from scoremd.diffusion.schedule import SCHEDULES, SMALLEST_TIME
+from scoremd.nn.noise_level import signal_and_noise
 
 TIMES = torch.tensor([2e-5, 1e-3, 0.05, 0.3, 0.7, 0.99], dtype=torch.float64)
 

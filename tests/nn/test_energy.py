@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
@@ -128,12 +130,18 @@ def test_one_row_of_types_stands_for_the_whole_batch():
     torch.testing.assert_close(network(x, levels(1.0), rows), network(x, levels(1.0)[:1], distinct(5)))
 
 
-def test_at_full_noise_the_energy_is_that_of_the_standard_normal_once_the_network_is_silent():
-    network, x = random_network(5), coordinates(5)
-    for p in (*network.read_out.parameters(), *network.torsion.mlp.parameters(), *network.normaliser.parameters()):
-        p.data.zero_()
+@pytest.mark.parametrize("achiral", [False, True])
+def test_the_limit_of_pure_noise_is_the_standard_normal_for_any_weights(achiral):
+    network, x = random_network(5, achiral=achiral), coordinates(5)
     x = x - x.mean(1, keepdim=True)
-    torch.testing.assert_close(network(x, levels(-12.0), distinct(5)), 0.5 * (x**2).sum((1, 2)), rtol=1e-6, atol=1e-6)
+    departures = []
+    for level in (-20.0, -5.02, -4.02):
+        energy, score = energy_and_score(lambda a, b: network(a, b, distinct(5)), x, levels(level))
+        torch.testing.assert_close(energy, 0.5 * (x**2).sum((1, 2)), rtol=0, atol=200 * math.exp(2 * level) + 1e-12)
+        departures.append(float((score + x).abs().max()))
+    assert departures[0] < 1e-12
+    # in proportion to the share of signal, as the true density's
+    assert departures[2] / departures[1] == pytest.approx(math.exp(2), rel=0.1)
 
 
 def test_below_the_frozen_noise_only_the_prior_and_standardised_distances_see_the_time():

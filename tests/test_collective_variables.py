@@ -2,7 +2,7 @@ import mdtraj
 import numpy as np
 import pytest
 
-from scoremd.analysis.collective_variables import dihedrals, phi_psi
+from scoremd.collective_variables import dihedrals, phi_psi
 from scoremd.errors import ScoreMDError
 
 

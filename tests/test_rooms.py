@@ -1,0 +1,32 @@
+"""The rooms of the package, left to right: each knows only those to its left."""
+
+import ast
+from pathlib import Path
+
+import scoremd
+
+PACKAGE = Path(scoremd.__file__).parent
+FORBIDDEN = {
+    "nn": ("diffusion", "training", "simulation", "analysis", "force_field", "emulation", "cli"),
+    "diffusion": ("training", "simulation", "analysis", "force_field", "emulation", "cli"),
+    "training": ("simulation", "analysis", "force_field", "emulation", "cli"),
+    "simulation": ("training", "analysis", "emulation", "cli"),
+    "analysis": ("nn", "diffusion", "training", "simulation", "force_field", "emulation", "cli"),
+}
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        yield from (name.split(".")[1] for name in names if name and name.startswith("scoremd."))
+
+
+def test_rooms_know_only_those_to_their_left():
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {room}"
+        for name, forbidden in FORBIDDEN.items()
+        for path in sorted((PACKAGE / name).rglob("*.py"))
+        for room in imported_rooms(path)
+        if room in forbidden
+    ]
+    assert not wrong, wrong
