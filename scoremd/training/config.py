@@ -1,13 +1,16 @@
 """Configuration of a training run: the YAML file that `scoremd train` reads."""
 
 import os
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, Self
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scoremd.description import check_time_ranges
+from scoremd.diffusion.schedule import SCHEDULES, SMALLEST_TIME
 from scoremd.errors import ScoreMDError
 from scoremd.nn.energy import NetworkConfig
 
@@ -42,7 +45,9 @@ class TrainingConfig(_Section):
     output : folder of the trained model; relative to the configuration file
     length_scale : 1/nm, chosen so that scaled coordinates have a variance of order one
     use_forces : mix the force labels into the target
-    time_ranges : of each expert, the least noisy first; experts are trained one after the other, `steps` each
+    time_ranges : times at which each expert is asked, the least noisy first; experts are trained one after the other, `steps` each
+    training_ranges : times at which each is trained, if they are to be wider: consistency carries the weights of basins from large
+        noise, where denoising knows them, down to small noise, so the least noisy expert must have seen all of that way
     steps, batch, learning_rate : Adam with one warm-up and cosine decay
     average : the weights that are kept are an exponential average over about 1 / (1 - average) steps
     seed, threads : of the run
@@ -60,6 +65,7 @@ class TrainingConfig(_Section):
     network: NetworkConfig = NetworkConfig()
     fokker_planck: FokkerPlanckConfig = FokkerPlanckConfig()
     time_ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
+    training_ranges: tuple[tuple[float, float], ...] | None = None
     steps: int = Field(ge=1)
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(2e-3, gt=0)
@@ -73,9 +79,22 @@ class TrainingConfig(_Section):
         check_time_ranges(self.time_ranges)
         if self.fokker_planck.log_snr[0] >= self.fokker_planck.log_snr[1]:
             raise ValueError(f"fokker_planck.log_snr must rise, not {list(self.fokker_planck.log_snr)}")
+        for trained, asked in zip_longest(self.times_of_training, self.time_ranges):
+            if not trained or not asked or not 0 <= trained[0] <= asked[0] < asked[1] <= trained[1] <= 1:
+                raise ValueError(f"training_ranges must hold the time_ranges one by one, not {list(self.times_of_training)}")
+        low, high = self.fokker_planck.log_snr
+        ends = SCHEDULES[self.schedule]().log_snr(torch.tensor(self.times_of_training[0], dtype=torch.float64).clamp(min=SMALLEST_TIME))
+        if self.fokker_planck.weight > 0 and not ends[1] <= low < high <= ends[0]:
+            allowed = f"from {float(ends[1]):.2f} to {float(ends[0]):.2f}, where the least noisy network is trained"
+            raise ValueError(f"fokker_planck.log_snr must lie within its range, {allowed}; it is {[low, high]}")
         if self.network.achiral:
             raise ValueError("network.achiral is a property of the system, and set there")
         return self
+
+    @property
+    def times_of_training(self) -> tuple[tuple[float, float], ...]:
+        """Range of times that each expert is trained on."""
+        return self.training_ranges or self.time_ranges
 
 
 def read_config(path: str | os.PathLike[str]) -> TrainingConfig:

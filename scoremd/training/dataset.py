@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scoremd.analysis.collective_variables import dihedrals
+from scoremd.collective_variables import dihedrals
 from scoremd.data import Ensemble
 from scoremd.description import ModelDescription
 from scoremd.diffusion.losses import mean_square_force

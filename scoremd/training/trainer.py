@@ -15,7 +15,7 @@ from scoremd.compilation import compile_for
 from scoremd.data import read_ensemble
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
-from scoremd.files import replacing
+from scoremd.files import exclusive, replacing
 from scoremd.model_files import CONFIG, load_model, save_model
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.progress import progress
@@ -67,7 +67,7 @@ class Expert:
         self.source = BatchSource(
             data,
             description.make_schedule(),
-            config.time_ranges[number],
+            config.times_of_training[number],
             config.batch,
             config.fokker_planck if consistent else None,
             generator,
@@ -128,6 +128,11 @@ def train(config: TrainingConfig) -> None:
     except OSError as error:
         raise ScoreMDError(f"{config.output}: cannot be made a folder ({error.strerror})") from None
     torch.set_num_threads(config.threads)
+    with exclusive(config.output):
+        _train(config, description, data)
+
+
+def _train(config: TrainingConfig, description: ModelDescription, data: TrainingSet) -> None:
     settings = _settings(config)
     if (config.output / CONFIG).exists():
         done, _ = load_model(config.output)
