@@ -19,16 +19,17 @@ import openmm
 import torch
 from openmm import unit
 from results_file import write_results
+from torch.utils.flop_counter import FlopCounterMode
 
 from scoremd.bound_model import SAMPLING_CALLS
 from scoremd.data import Ensemble
 from scoremd.force_field import ForceField
-from scoremd.simulation.langevin import LangevinParameters, State, middle_step, thermal_velocities
+from scoremd.simulation.engine import SimulationSettings, langevin_parameters
+from scoremd.simulation.langevin import State, middle_step, thermal_velocities
 from scoremd.systems import load_system
 from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import training_set
 from scoremd.training.trainer import Expert, describe
-from scoremd.units import thermal_energy
 
 #: ScoreMD's own code on two similar cores, untrained weights (shared/DESIGN.md, "Figures to beat").
 THEIRS = {
@@ -79,15 +80,18 @@ def training(force_field: ForceField, weight: float) -> float:
     return 1e3 * seconds(expert.advance)
 
 
+def frames_of(force_field: ForceField, n: int) -> torch.Tensor:
+    """n reference frames, nm."""
+    reference = force_field.bind("ALDP").system.reference_ensemble()
+    assert reference is not None
+    return torch.from_numpy(reference.positions[:: 120_000 // n][:n].copy())
+
+
 def engine(force_field: ForceField, replicas: int) -> float:
     """Replica-steps per second of the batched engine."""
     model = force_field.bind("ALDP")
-    reference = model.system.reference_ensemble()
-    assert reference is not None
-    masses = torch.tensor(model.system.masses, dtype=torch.float32)[None, :, None]
-    parameters = LangevinParameters(0.002, 1.0, thermal_energy(300.0), masses)
-    force = model.forces(replicas)
-    x = torch.from_numpy(reference.positions[:: 120_000 // replicas][:replicas].copy())
+    parameters = langevin_parameters(model, SimulationSettings(ns=1.0, replicas=replicas))
+    force, x = model.forces(replicas), frames_of(force_field, replicas)
     energies, forces = force(x)
     state = [State(x, thermal_velocities(parameters, torch.randn(x.shape)), forces, energies)]
 
@@ -97,16 +101,30 @@ def engine(force_field: ForceField, replicas: int) -> float:
     return replicas / seconds(step)
 
 
+def parts_of_a_step(force_field: ForceField, replicas: int, rate: float) -> dict[str, float]:
+    """Where a step of the engine spends its time: force call, random numbers; and the force call's share of the matrix-product rate."""
+    model = force_field.bind("ALDP")
+    force, x = model.forces(replicas), frames_of(force_field, replicas)
+    call = seconds(lambda: force(x))
+    with FlopCounterMode(display=False) as counter:
+        model.energy_and_score(x, torch.ones(1))
+    return {
+        f"force call, {replicas} replicas [us per replica]": 1e6 * call / replicas,
+        f"random numbers, {replicas} replicas [us per replica]": 1e6 * seconds(lambda: torch.randn(x.shape)) / replicas,
+        "matrix products of a force call [kflop per replica]": counter.get_total_flops() / replicas / 1e3,
+        "their share of the matrix-product rate [%]": 100 * counter.get_total_flops() / call / rate / 1e9,
+    }
+
+
 def through_openmm(force_field: ForceField) -> tuple[float, float]:
     """Steps per second of OpenMM's LangevinMiddleIntegrator, and of the bare force call."""
     system, _ = force_field.create_openmm("ALDP")
     integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
-    reference = load_system("ALDP").reference_ensemble()
-    assert reference is not None
-    context.setPositions(reference.positions[0].astype(float))
+    x = frames_of(force_field, 1)
+    context.setPositions(x[0].double().numpy())
     context.setVelocitiesToTemperature(300 * unit.kelvin, 0)
-    force, x = force_field.bind("ALDP").forces(1), torch.from_numpy(reference.positions[:1].copy())
+    force = force_field.bind("ALDP").forces(1)
     return 100 / seconds(lambda: integrator.step(100)), 1 / seconds(lambda: force(x))
 
 
@@ -116,6 +134,7 @@ def measure(threads: int) -> dict[str, float]:
     force_field = ForceField.load("alanine-dipeptide")
     bound, generator = force_field.bind("ALDP"), torch.Generator().manual_seed(0)
     stepped, bare = through_openmm(force_field)
+    rate = matrix_rate()
     return {
         "training step, batch 128 [ms]": training(force_field, 0.0),
         "training step with Fokker-Planck, batch 128 [ms]": training(force_field, 0.1),
@@ -123,7 +142,8 @@ def measure(threads: int) -> dict[str, float]:
         **{f"engine, {r} replica{'s' * (r > 1)} [replica-steps/s]": engine(force_field, r) for r in (1, 100, 1000)},
         "OpenMM, 1 replica [steps/s]": stepped,
         "bare force call, 1 replica [1/s]": bare,
-        "matrix product [GFLOP/s]": matrix_rate(),
+        **parts_of_a_step(force_field, 1000, rate),
+        "matrix product [GFLOP/s]": rate,
     }
 
 
