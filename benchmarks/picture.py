@@ -26,9 +26,9 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     a = parser.parse_args()
     system = load_system("ALDP")
-    samples, _ = read_trajectory(a.emulation / "samples.h5", system.topology())
-    run, replicas = read_trajectory(a.emulation / "simulation.h5", system.topology())
-    comparison = compare_trajectories(system, samples, run, replicas, reference=system.reference_ensemble())
+    samples = read_trajectory(a.emulation / "samples.h5", system.topology()).trajectory
+    run, replicas, lost = read_trajectory(a.emulation / "simulation.h5", system.topology())
+    comparison = compare_trajectories(system, samples, run, replicas, reference=system.reference_ensemble(), lost=lost)
     kt = thermal_energy(comparison.temperature)
     figure = Figure(figsize=(14, 3.6), layout="constrained")
     axes = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.2))

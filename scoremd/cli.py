@@ -144,7 +144,7 @@ def simulate(
     _use(threads)
     force_field, found = _load(system, model)
     run = force_field.simulate(found, ns=ns, replicas=replicas, seed=seed, time_step_fs=time_step, frame_interval_ps=every, output=output)
-    print(f"{replicas} replicas of {ns} ns written to {output}; {len(run.lost)} lost")
+    print(f"{run.trajectory.n_frames} frames of {replicas} replicas written to {output}; {len(run.lost)} replicas lost")
 
 
 @app.command()
@@ -160,19 +160,16 @@ def compare(
     """Compare samples, simulation and reference, and write the report."""
     from scoremd.analysis.report import write_report
     from scoremd.data import read_ensemble
-    from scoremd.emulation import compare_trajectories, lost_replicas, make_folder, provenance
+    from scoremd.emulation import compare_trajectories, make_folder, provenance
     from scoremd.systems import load_system
     from scoremd.trajectory_files import read_trajectory
 
     found = load_system(system)
-    if reference is None:
-        ensemble = found.reference_ensemble()
-    else:
-        given = read_ensemble(reference)
-        ensemble = given.beads(found.bead_indices(given))
-    drawn = None if samples is None else read_trajectory(samples, found.topology())[0]
-    run, replicas = (None, None) if simulation is None else read_trajectory(simulation, found.topology())
-    lost = lost_replicas(replicas)
+    ensemble = found.reference_ensemble() if reference is None else found.beads_of(read_ensemble(reference))
+    drawn = None if samples is None else read_trajectory(samples, found.topology()).trajectory
+    run, replicas, lost = (None, None, None) if simulation is None else read_trajectory(simulation, found.topology())
+    if run is not None and replicas is None:
+        logging.getLogger("scoremd").warning("%s does not say which replica a frame is of: taken as one trajectory", simulation)
     comparison = compare_trajectories(found, drawn, run, replicas, reference=ensemble, lost=lost, seed=seed)
     make_folder(output)
     comparison.to_json(output / "comparison.json")

@@ -75,7 +75,7 @@ def _read(file: h5py.File) -> Ensemble:
     if missing:
         raise ScoreMDError(f"not an ensemble of ScoreMD's format (see scoremd.data): it lacks {', '.join(missing)}")
     names, elements, residue_names = (_text(file[key]) for key in ("atom_names", "elements", "residue_names"))
-    residues = _numbers(file, "residue_index").tolist()
+    residues = _numbers(file, "residue_index").ravel().tolist()
     if not len(names) == len(elements) == len(residue_names) == len(residues):
         raise ScoreMDError("atom_names, elements, residue_names and residue_index must have one entry per atom each")
     atoms = tuple(map(Bead, names, elements, residue_names, residues))

@@ -41,7 +41,7 @@ class Emulation:
 
 
 def equilibrated(trajectory: mdtraj.Trajectory, replicas: NDArray[np.int64] | None) -> tuple[mdtraj.Trajectory, NDArray[np.int64] | None]:
-    """Drop the first tenth of each replica's frames.
+    """Drop the first tenth of the time from each replica.
 
     Parameters
     ----------
@@ -54,16 +54,9 @@ def equilibrated(trajectory: mdtraj.Trajectory, replicas: NDArray[np.int64] | No
     first = np.flatnonzero(np.r_[True, np.diff(replicas) != 0])
     lengths = np.diff(np.r_[first, n])
     position = np.arange(n) - np.repeat(first, lengths)
-    kept = position >= np.floor(EQUILIBRATION * np.repeat(lengths, lengths))
+    # the same stretch of time of every replica, also of one that was lost
+    kept = position >= int(EQUILIBRATION * lengths.max())
     return trajectory[kept], replicas[kept]
-
-
-def lost_replicas(replicas: NDArray[np.int64] | None) -> int:
-    """Number of replicas that ended before the others, from the replica of each frame (None: a single one)."""
-    if replicas is None:
-        return 0
-    frames = np.bincount(replicas)
-    return int((frames < frames.max()).sum())
 
 
 def compare_trajectories(
@@ -73,7 +66,7 @@ def compare_trajectories(
     replicas: NDArray[np.int64] | None,
     *,
     reference: Ensemble | None,
-    lost: int = 0,
+    lost: int | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Compare as `scoremd.analysis.compare.compare` does, without the simulation's first tenth."""
@@ -148,7 +141,9 @@ def _emulate(force_field: ForceField, system: System, folder: Path, samples: int
     if not sample_path.exists():
         drawn = force_field.sample(system, samples, settings.seed)
         write_trajectory(sample_path, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
-    drawn, _ = read_trajectory(sample_path, system.topology())
+    drawn = read_trajectory(sample_path, system.topology()).trajectory
+    if drawn.n_frames != samples:
+        raise ScoreMDError(f"{sample_path}: holds {drawn.n_frames} frames, not the {samples} samples asked for; remove it to start again")
     if not simulation_path.exists():
         force_field.simulate(
             system,
@@ -156,17 +151,17 @@ def _emulate(force_field: ForceField, system: System, folder: Path, samples: int
             replicas=settings.replicas,
             seed=settings.seed,
             time_step_fs=settings.time_step_fs,
+            friction=settings.friction,
             frame_interval_ps=settings.frame_interval_ps,
             start=drawn[: settings.replicas],
             output=simulation_path,
         )
-    run, replicas = read_trajectory(simulation_path, system.topology())
-    if replicas is None:
+    run, replicas, lost = read_trajectory(simulation_path, system.topology())
+    if replicas is None or lost is None:
         raise ScoreMDError(f"{simulation_path}: does not say which replica its frames are of; remove it to start again")
-    lost = int((np.bincount(replicas, minlength=settings.replicas) < settings.frames).sum())
     comparison = compare_trajectories(system, drawn, run, replicas, reference=system.reference_ensemble(), lost=lost, seed=settings.seed)
     comparison.to_json(folder / "comparison.json")
-    length = f"{settings.replicas} replicas of {settings.ns} ns at {settings.time_step_fs} fs, first tenth dropped"
+    length = f"{settings.replicas} replicas of {settings.simulated_ns:g} ns at {settings.time_step_fs} fs, first tenth dropped"
     facts = provenance(force_field, command, seed=settings.seed, samples=samples, simulation=length)
     write_report(folder / "report.html", comparison, facts)
     return Emulation(folder, comparison)
@@ -175,6 +170,9 @@ def _emulate(force_field: ForceField, system: System, folder: Path, samples: int
 def _claim(folder: Path, settings: list[Any]) -> None:
     """Note what the folder is for; refuse one that is for something else."""
     path, text = folder / "settings.json", json.dumps(settings, default=str)
+    for name in ("samples.h5", "simulation.h5"):
+        if not path.exists() and (folder / name).exists():
+            raise ScoreMDError(f"{folder}: holds a {name} of unknown origin; choose another folder or move it away")
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise ScoreMDError(f"{folder}: holds an emulation with other settings; choose another folder or remove it")
     write_text(path, text)
@@ -196,6 +194,6 @@ def compare_run(samples: mdtraj.Trajectory | None, run: Simulation | None, *, sy
         If there is nothing to compare, or something is of another molecule.
     """
     system = load_system(system) if isinstance(system, str) else system
-    trajectory, replica, lost = (None, None, 0) if run is None else (run.trajectory, run.replica, len(run.lost))
+    trajectory, replica, lost = (None, None, None) if run is None else (run.trajectory, run.replica, len(run.lost))
     reference = system.reference_ensemble()
     return compare_trajectories(system, samples, trajectory, replica, reference=reference, lost=lost, seed=seed)

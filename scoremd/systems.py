@@ -168,11 +168,20 @@ class System(_Named):
         """
         if self.reference is None:
             return None
-        path = self._folder / self.reference
-        ensemble = read_ensemble(path)
+        return self.beads_of(read_ensemble(self._folder / self.reference))
+
+    def beads_of(self, ensemble: Ensemble) -> Ensemble:
+        """An ensemble of this molecule reduced to the beads, in their order.
+
+        Raises
+        ------
+        ScoreMDError
+            If it is of another molecule or temperature.
+        """
+        indices = self.bead_indices(ensemble)
         if not np.isclose(ensemble.temperature, self.temperature):
-            raise ScoreMDError(f"{path}: at {ensemble.temperature} K, but {self.name} is at {self.temperature} K")
-        return ensemble.beads(self.bead_indices(ensemble))
+            raise ScoreMDError(f"ensemble {ensemble.name}: at {ensemble.temperature} K, but {self.name} is at {self.temperature} K")
+        return ensemble.beads(indices)
 
 
 class ToySystem(_Named):

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import mdtraj
@@ -40,17 +41,20 @@ def check_output(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def write_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology, blocks: Iterator[Block]) -> Path:
+def write_trajectory(
+    path: str | os.PathLike[str], topology: mdtraj.Topology, blocks: Iterator[Block], asked: tuple[int, int] | None = None
+) -> Path:
     """Write blocks of frames, one replica after the other.
 
-    HDF5 files also hold `replica`, the replica of each frame, which mdtraj passes over; XTC and DCD files get their topology
-    beside them, as FILE.xtc.pdb or FILE.dcd.pdb.
+    HDF5 files also hold `replica`, the replica of each frame, with what was asked for as attributes, which mdtraj passes over; XTC
+    and DCD files get their topology beside them, as FILE.xtc.pdb or FILE.dcd.pdb.
 
     Parameters
     ----------
     path : ends in one of `FORMATS`; replaced as a whole
     topology : of the beads
     blocks : see `Block`
+    asked : numbers of replicas and of frames of each that a simulation was to have, whatever was lost
 
     Raises
     ------
@@ -61,7 +65,7 @@ def write_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology, bl
     kind = path.suffix.lower()
     with replacing(path) as temporary:
         if kind == ".h5":
-            _write_hdf5(temporary, topology, blocks)
+            _write_hdf5(temporary, topology, blocks, asked)
         elif kind == ".xtc":
             with XTCTrajectoryFile(str(temporary), "w", force_overwrite=True) as file:
                 for xyz, time, _ in blocks:
@@ -78,7 +82,7 @@ def write_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology, bl
     return path
 
 
-def _write_hdf5(path: Path, topology: mdtraj.Topology, blocks: Iterator[Block]) -> None:
+def _write_hdf5(path: Path, topology: mdtraj.Topology, blocks: Iterator[Block], asked: tuple[int, int] | None) -> None:
     replicas = []
     with HDF5TrajectoryFile(str(path), "w", force_overwrite=True) as file:
         file.topology = topology
@@ -86,7 +90,9 @@ def _write_hdf5(path: Path, topology: mdtraj.Topology, blocks: Iterator[Block]) 
             file.write(xyz, time=time)
             replicas.append(np.full(len(xyz), replica, np.int32))
     with h5py.File(path, "r+") as file:
-        file.create_dataset("replica", data=np.concatenate(replicas), compression="gzip")
+        dataset = file.create_dataset("replica", data=np.concatenate(replicas), compression="gzip")
+        if asked is not None:
+            dataset.attrs["replicas"], dataset.attrs["frames_each"] = asked
 
 
 def _write_topology(path: Path, topology: mdtraj.Topology, trajectory: Path) -> None:
@@ -94,17 +100,28 @@ def _write_topology(path: Path, topology: mdtraj.Topology, trajectory: Path) -> 
         mdtraj.load_frame(str(trajectory), 0, top=topology).save_pdb(str(temporary))
 
 
-def read_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology) -> tuple[mdtraj.Trajectory, NDArray[np.int64] | None]:
+class TrajectoryFile(NamedTuple):
+    """What a trajectory file holds.
+
+    Attributes
+    ----------
+    trajectory : one replica after the other
+    replica : (frame,) replica of each frame, from the file or from where the time starts again; None if the file has neither
+    lost : number of replicas with fewer frames than were asked for; None if the file does not say how many were
+    """
+
+    trajectory: mdtraj.Trajectory
+    replica: NDArray[np.int64] | None
+    lost: int | None
+
+
+def read_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology) -> TrajectoryFile:
     """Read a trajectory of known beads, and which replica each frame is of.
 
     Parameters
     ----------
     path : in any of `FORMATS`
     topology : the beads that are expected
-
-    Returns
-    -------
-    the trajectory, and the replica of each frame, from the file or from where the time starts again; None if the file has neither
 
     Raises
     ------
@@ -118,10 +135,13 @@ def read_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology) -> 
         raise ScoreMDError(f"{path}: there is no such file")
     try:
         if path.suffix.lower() == ".h5":
-            trajectory, names = _read_hdf5(path, topology)
+            trajectory, names, replica, lost = _read_hdf5(path, topology)
         else:
+            replica, lost = None, None
             trajectory = mdtraj.load(str(path)) if path.suffix.lower() == ".pdb" else mdtraj.load(str(path), top=topology)
             names = _names(trajectory.topology)
+        if replica is None and path.suffix.lower() in (".h5", ".xtc"):
+            replica = _restarts(trajectory.time)
     except Exception as error:  # noqa: BLE001  mdtraj and its readers raise whatever their formats do
         raise ScoreMDError(f"{path}: cannot be read as a trajectory ({' '.join(str(error).split())[:120]})") from None
     if trajectory.n_frames == 0:
@@ -131,14 +151,16 @@ def read_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology) -> 
         raise ScoreMDError(f"{path}: is of another molecule: its beads are {_beads(names)}, where {_beads(wanted)} are needed")
     if not np.isfinite(trajectory.xyz).all():
         raise ScoreMDError(f"{path}: holds coordinates that are not finite")
-    return trajectory, _replicas(path, trajectory)
+    return TrajectoryFile(trajectory, replica, lost)
 
 
 def _names(topology: mdtraj.Topology) -> list[tuple[str, str]]:
     return [(atom.name, atom.residue.name) for atom in topology.atoms]
 
 
-def _read_hdf5(path: Path, topology: mdtraj.Topology) -> tuple[mdtraj.Trajectory, list[tuple[str, str]]]:
+def _read_hdf5(
+    path: Path, topology: mdtraj.Topology
+) -> tuple[mdtraj.Trajectory, list[tuple[str, str]], NDArray[np.int64] | None, int | None]:
     """Read with h5py alone: mdtraj reads through PyTables, which unpickles attributes, and files come from strangers."""
     with h5py.File(path) as file:
         text = np.asarray(file["topology"]).item()
@@ -146,9 +168,20 @@ def _read_hdf5(path: Path, topology: mdtraj.Topology) -> tuple[mdtraj.Trajectory
         names = [(a["name"], r["name"]) for chain in chains for r in chain["residues"] for a in r["atoms"]]
         xyz = np.asarray(file["coordinates"], np.float32)
         time = np.asarray(file["time"], np.float32) if "time" in file else None
+        replica, lost = _read_replica(file["replica"], len(xyz)) if "replica" in file else (None, None)
     if len(names) == topology.n_atoms:
-        return mdtraj.Trajectory(xyz, topology, time), names
-    return mdtraj.Trajectory(np.zeros((len(xyz), topology.n_atoms, 3)), topology), names
+        return mdtraj.Trajectory(xyz, topology, time), names, replica, lost
+    return mdtraj.Trajectory(np.zeros((len(xyz), topology.n_atoms, 3)), topology), names, replica, lost
+
+
+def _read_replica(dataset: h5py.Dataset, n_frames: int) -> tuple[NDArray[np.int64], int | None]:
+    replica = np.asarray(dataset)
+    if replica.dtype.kind not in "iu" or replica.shape != (n_frames,) or (n_frames and replica.min() < 0):
+        raise ScoreMDError("its dataset 'replica' does not hold a number of zero or more for each frame")
+    if not {"replicas", "frames_each"} <= set(dataset.attrs):
+        return replica.astype(np.int64), None
+    asked, frames = int(dataset.attrs["replicas"]), int(dataset.attrs["frames_each"])
+    return replica.astype(np.int64), asked - int((np.bincount(replica)[:asked] >= frames).sum())
 
 
 def _beads(names: list[tuple[str, str]]) -> str:
@@ -156,12 +189,6 @@ def _beads(names: list[tuple[str, str]]) -> str:
     return shown + (" …" if len(names) > 6 else "")
 
 
-def _replicas(path: Path, trajectory: mdtraj.Trajectory) -> NDArray[np.int64] | None:
-    if path.suffix.lower() == ".h5":
-        with h5py.File(path) as file:
-            if "replica" in file and len(file["replica"]) == trajectory.n_frames:
-                return np.asarray(file["replica"], np.int64)
-    if path.suffix.lower() != ".xtc":
-        return None
-    again = np.diff(trajectory.time) <= 0
+def _restarts(time: NDArray[np.float32]) -> NDArray[np.int64] | None:
+    again = np.diff(time) <= 0
     return np.concatenate([[0], np.cumsum(again)]).astype(np.int64) if again.any() else None

@@ -1,6 +1,8 @@
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
 import mdtraj
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 
 from scoremd import bound_model
 from scoremd.cli import app, main
+from scoremd.data import read_ensemble, write_ensemble
 from tests.models import alanine_dipeptide
 
 
@@ -161,6 +164,24 @@ def test_bad_training_configuration(tmp_path):
 def test_help_does_not_wait_for_torch():
     code = "import sys, scoremd.cli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_reference_at_another_temperature(tmp_path, samples, data):
+    warm = replace(read_ensemble(data / "ALDP-small.h5"), temperature=310.0)
+    write_ensemble(tmp_path / "warm.h5", warm)
+    result = run("compare", "ALDP", "--samples", samples, "--reference", tmp_path / "warm.h5", "-o", tmp_path / "out")
+    refused(result, "310.0 K", "300.0 K")
+    assert not (tmp_path / "out").exists()
+
+
+def test_emulate_does_not_take_files_of_unknown_origin_for_its_own(tmp_path, model, samples):
+    (tmp_path / "out").mkdir()
+    shutil.copyfile(samples, tmp_path / "out" / "samples.h5")
+    before = samples.read_bytes()
+    result = run("emulate", "ALDP", "-o", tmp_path / "out", "-n", 20, "--ns", 4e-5, "--every", 0.01, "--replicas", 4, "--model", model)
+    refused(result, "samples.h5 of unknown origin")
+    assert (tmp_path / "out" / "samples.h5").read_bytes() == before
+    assert not (tmp_path / "out" / "settings.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -174,10 +174,10 @@ def test_system_without_reference(edited):
 
 def test_reference_of_another_molecule(edited, tmp_path):
     system = read_system(edited(reference="other.h5"))
-    shutil.copyfile(DATA / "KS-small.h5", tmp_path / "other.h5")
+    write_ensemble(tmp_path / "other.h5", replace(read_ensemble(DATA / "ALDP-small.h5"), temperature=310.0))
     with pytest.raises(ScoreMDError, match=r"310\.0 K, but alanine-dipeptide is at 300\.0 K"):
         system.reference_ensemble()
-    write_ensemble(tmp_path / "other.h5", replace(read_ensemble(DATA / "KS-small.h5"), temperature=300.0))
+    shutil.copyfile(DATA / "KS-small.h5", tmp_path / "other.h5")
     with pytest.raises(ScoreMDError, match="KS is not alanine-dipeptide"):
         system.reference_ensemble()
 

@@ -58,3 +58,25 @@ def test_a_failed_write_leaves_what_was_there(path, topology):
         write_trajectory(path, topology, failing())
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["a.h5"]
+
+
+def test_replicas_are_those_of_the_file_or_begin_where_the_time_starts_again(tmp_path, topology):
+    x, time = np.ones((3, 5, 3), np.float32), np.arange(3, dtype=np.float32)
+    blocks = [(x, time, 0), (x[:2], time[:2], 2)]
+    path = write_trajectory(tmp_path / "a.h5", topology, iter(blocks), asked=(4, 3))
+    found = read_trajectory(path, topology)
+    assert found.replica.tolist() == [0, 0, 0, 2, 2]
+    assert found.lost == 3  # 1 and 3 have no frame at all, 2 has too few
+    with h5py.File(path, "r+") as file:
+        del file["replica"]
+    assert read_trajectory(path, topology).replica.tolist() == [0, 0, 0, 1, 1]
+    assert read_trajectory(path, topology).lost is None
+
+
+@pytest.mark.parametrize("replica", [[-1, 0, 0, 0], [0, 0], [[0], [0], [0], [0]], [0.0, 0.5, 1.0, 1.0]])
+def test_senseless_replicas_are_refused(path, topology, replica):
+    with h5py.File(path, "r+") as file:
+        del file["replica"]
+        file["replica"] = np.array(replica)
+    with pytest.raises(ScoreMDError, match="'replica' does not hold"):
+        read_trajectory(path, topology)

@@ -84,7 +84,7 @@ class Comparison:
     temperature: float
     ensembles: dict[str, Observed]
     pairs: dict[str, Pair]
-    lost_replicas: int
+    lost_replicas: int | None
     time_blocks: bool
     seed: int
 
@@ -138,7 +138,7 @@ def compare(
     *,
     simulation_groups: np.ndarray | None = None,
     reference: Ensemble | None = None,
-    lost_replicas: int = 0,
+    lost_replicas: int | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Compare independent samples, a simulation and a reference ensemble of one molecule.
@@ -148,7 +148,7 @@ def compare(
     samples
         Independent samples of the system's beads, or None.
     simulation
-        Frames of all replicas that lived, equilibration dropped, or None.
+        Frames of all replicas, those of lost ones from before they were, equilibration dropped; or None.
     system
         The molecule.
     simulation_groups
@@ -157,7 +157,7 @@ def compare(
     reference
         Ensemble of the same beads, or None.
     lost_replicas
-        Number of replicas that blew up: counted and reported.
+        Number of replicas that blew up: reported. None: unknown.
     seed
         Of the random subsamples.
 
@@ -177,7 +177,7 @@ def compare(
     >>> comparison = compare(samples, traj, system, simulation_groups=replica, reference=system.reference_ensemble())
     >>> comparison.pairs["samples vs simulation"].js.excess
     """
-    if lost_replicas < 0:
+    if lost_replicas is not None and lost_replicas < 0:
         raise ScoreMDError(f"the number of lost replicas cannot be {lost_replicas}; it is zero or more")
     given = {
         "reference": None if reference is None else reference.to_mdtraj(system.bonds),

@@ -96,7 +96,8 @@ def ensemble_rows(comparison: Comparison) -> list[Row]:
     """Rows of what each ensemble shows alone; see `Comparison.ensemble_rows`."""
     seen = [comparison.ensembles.get(name) for name in ENSEMBLES]
     some = next(one for one in seen if one is not None)
-    lost = str(comparison.lost_replicas) if "simulation" in comparison.ensembles else NOTHING
+    known = "simulation" in comparison.ensembles and comparison.lost_replicas is not None
+    lost = str(comparison.lost_replicas) if known else NOTHING
     names = {"simulation": "1, in blocks" if comparison.time_blocks else None}
 
     def trajectories(name: str) -> str:

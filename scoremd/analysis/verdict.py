@@ -1,6 +1,6 @@
 """What a comparison comes to in words: do the ensembles agree, within what, and where not.
 
-Two ensembles **agree** if the whole interval of the excess is at or below the limit, **differ** if all of it is above,
+Two ensembles **agree** if the excess and its whole interval are at or below the limit, **differ** if all of it is above,
 and otherwise it **cannot be decided** from these frames. A limit says what is good enough, it is no test of equality.
 For small differences an excess J is a root mean square difference of sqrt(8 J) kT in free energy. An interval wholly
 below zero says that the two are more alike than independent draws of one ensemble: they share frames.
@@ -61,7 +61,7 @@ def judge(pair: Pair) -> Verdict:
     if js.low is None or js.high is None:
         status: Status = "undecided"
         why = "a single trajectory has no interval"
-    elif js.high <= limit:
+    elif js.high <= limit and js.excess <= limit:
         status, why = "agree", f"the whole interval is within the limit (about {about} of free energy)"
     elif js.low > limit:
         status, why = "differ", f"the whole interval is above the limit (about {about} of free energy)"

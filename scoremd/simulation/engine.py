@@ -24,6 +24,7 @@ from scoremd.units import thermal_energy
 
 #: A replica is lost when a bond gets longer than this times its median at the start, shorter than the inverse, or anything is not finite.
 BOND_STRETCH = 2.0
+_LONGEST_FS = 1e12  # a millisecond
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class SimulationSettings:
                 raise ScoreMDError(f"{name} must be a positive number, not {value}")
         if self.replicas < 1:
             raise ScoreMDError(f"the number of replicas must be at least 1, not {self.replicas}")
+        length, interval = 1e6 * self.ns, max(1e3 * self.frame_interval_ps, self.time_step_fs)
+        if not interval * (1 - 1e-9) <= length <= _LONGEST_FS:
+            shortest = f"at least the {interval * 1e-3:g} ps between saved frames"
+            raise ScoreMDError(f"the length of a replica must be {shortest} and at most {1e-6 * _LONGEST_FS:g} ns, not {self.ns:g} ns")
 
     @property
     def steps_per_frame(self) -> int:
@@ -64,7 +69,12 @@ class SimulationSettings:
     @property
     def frames(self) -> int:
         """Frames of each replica."""
-        return max(1, round(1e6 * self.ns / self.time_step_fs / self.steps_per_frame))
+        return round(1e6 * self.ns / self.time_step_fs / self.steps_per_frame)
+
+    @property
+    def simulated_ns(self) -> float:
+        """Length of each replica as it is run: whole steps and whole intervals between frames."""
+        return self.frames * self.steps_per_frame * self.time_step_fs * 1e-6
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,7 @@ def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, 
                 store.append(frame, replicas.to_tensors())
                 bar.advance(per_frame)
         path = store.finish(topology, settings.steps_per_frame * settings.time_step_fs * 1e-3, replicas.good_frames.numpy())
-    trajectory, _ = read_trajectory(path, topology)
+    trajectory = read_trajectory(path, topology).trajectory
     good = replicas.good_frames.numpy()
     lost = tuple(int(k) for k in torch.nonzero(replicas.lost).flatten())
     return Simulation(trajectory, np.repeat(np.arange(settings.replicas), good), lost)

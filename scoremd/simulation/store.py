@@ -89,7 +89,7 @@ class FrameStore:
         if not good_frames.any():
             shutil.rmtree(self.folder)
             raise ScoreMDError("all replicas were lost before the first frame: the model cannot be simulated at this time step")
-        path = write_trajectory(self.output, topology, blocks())
+        path = write_trajectory(self.output, topology, blocks(), (self.shape[0], len(frames)))
         shutil.rmtree(self.folder)
         return path
 

@@ -17,6 +17,11 @@ def test_the_whole_interval_decides(low, high, status):
     assert judge(Pair("samples vs reference", js, ZERO, {}, ())).status == status
 
 
+def test_an_excess_above_the_limit_does_not_agree_whatever_its_interval():
+    js = Divergence(0.0241, 0.018, 0.0061, 1000, 0.001, 0.0035)
+    assert judge(Pair("simulation vs reference", js, ZERO, {}, ())).status == "undecided"
+
+
 def test_a_divergence_is_a_free_energy():
     p = np.full(100, 0.01)
     q = p * np.exp(0.1 * np.random.default_rng(0).normal(size=100))

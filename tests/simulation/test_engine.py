@@ -61,7 +61,8 @@ def test_interrupted_run_with_other_settings_is_refused(model, start, tmp_path, 
 def test_formats_are_read_back_with_their_replicas(model, start, tmp_path, name):
     run = model.simulate("ALDP", **SETTINGS, start=start, output=tmp_path / name)
     assert run.trajectory.n_frames == 4 * 8
-    again, replica = read_trajectory(tmp_path / name, start.topology)
+    again, replica, lost = read_trajectory(tmp_path / name, start.topology)
+    assert lost == (0 if name.endswith("h5") else None)
     assert np.allclose(again.xyz, run.trajectory.xyz, atol=2e-3)
     if name in ("run.h5", "run.xtc"):
         assert np.array_equal(replica, np.repeat(np.arange(4), 8))
@@ -102,11 +103,29 @@ def test_same_seed_same_run_and_other_seed_another(model, start):
     assert not np.allclose(runs[0], runs[2], atol=1e-4)
 
 
-@pytest.mark.parametrize("wrong", [{"ns": -1.0}, {"replicas": 0}, {"time_step_fs": float("nan")}, {"friction": 0.0}, {"replicas": 5}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ns": -1.0},
+        {"replicas": 0},
+        {"time_step_fs": float("nan")},
+        {"friction": 0.0},
+        {"replicas": 5},
+        {"ns": 1e-7},
+        {"frame_interval_ps": 1e308},
+    ],
+)
 def test_senseless_settings_are_refused(model, start, tmp_path, wrong):
     with pytest.raises(ScoreMDError):
         model.simulate("ALDP", **(SETTINGS | wrong), start=start, output=tmp_path / "a.h5")
     assert not list(tmp_path.iterdir())
+
+
+def test_lengths_are_whole_intervals_and_said_as_they_are():
+    settings = engine.SimulationSettings(ns=0.00263, replicas=1, time_step_fs=2.0, frame_interval_ps=1.0)
+    settings.check()
+    assert settings.frames == 3
+    assert settings.simulated_ns == pytest.approx(0.003)
 
 
 def test_engine_forces_are_minus_the_gradient_of_its_energy(model, start):

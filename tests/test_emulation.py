@@ -1,0 +1,52 @@
+import mdtraj
+import numpy as np
+import pytest
+
+from scoremd import bound_model
+from scoremd.emulation import emulate, equilibrated
+from scoremd.force_field import ForceField
+from scoremd.simulation.engine import SimulationSettings
+from scoremd.systems import load_system
+from tests.models import alanine_dipeptide
+
+SYSTEM = load_system("ALDP")
+
+
+def numbered(n):
+    """Frames that say which they are by the first coordinate."""
+    xyz = np.zeros((n, 5, 3), np.float32)
+    xyz[:, 0, 0] = np.arange(n)
+    return mdtraj.Trajectory(xyz, SYSTEM.topology())
+
+
+def test_the_same_stretch_of_time_is_dropped_from_every_replica():
+    replicas = np.repeat([0, 1, 2], [30, 8, 2])  # 1 and 2 were lost
+    kept, groups = equilibrated(numbered(40), replicas)
+    assert kept.xyz[:, 0, 0].tolist() == [*range(3, 30), *range(33, 38)]
+    assert groups.tolist() == [0] * 27 + [1] * 5
+
+
+def test_a_single_trajectory_loses_its_first_tenth():
+    kept, groups = equilibrated(numbered(40), None)
+    assert kept.xyz[0, 0, 0] == 4
+    assert groups is None
+
+
+def test_every_setting_reaches_the_simulation(tmp_path, monkeypatch):
+    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
+    monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
+    asked = {}
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(_self, _system, **given):
+        asked.update(given)
+        raise StoppedError
+
+    monkeypatch.setattr(ForceField, "simulate", stop)
+    settings = SimulationSettings(0.001, 4, 5, time_step_fs=1.5, friction=7.0, frame_interval_ps=0.3)
+    with pytest.raises(StoppedError):
+        emulate(alanine_dipeptide(), SYSTEM, tmp_path / "out", samples=16, settings=settings, command="test")
+    for name, value in vars(settings).items():
+        assert asked[name] == value
