@@ -7,7 +7,6 @@ written.
 
 import functools
 import logging
-import shutil
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -22,14 +21,26 @@ _log = logging.getLogger("scoremd")
 @functools.cache
 def compiler_available() -> bool:
     """Whether compiled kernels can be built; says so once if not."""
-    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        missing = "no C++ compiler found"
+    if not _cpp_compiler_found():
+        missing = "no C++ compiler found (g++, or CXX set to another)"
     elif not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         missing = "no Python headers found (often a package python3-dev)"
     else:
         return True
     _log.warning("%s: running without compilation, several times slower", missing)
     return False
+
+
+def _cpp_compiler_found() -> bool:
+    """Ask torch, which takes what CXX names, or g++."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True
 
 
 def compile_for(function: Callable[..., Any], *example: Any) -> Callable[..., Any]:

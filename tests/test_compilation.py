@@ -1,9 +1,9 @@
 import logging
-import shutil
 import sysconfig
 
 import pytest
 import torch
+from torch._inductor import cpp_builder
 
 from scoremd import compilation
 from tests.models import alanine_dipeptide
@@ -34,21 +34,24 @@ def fresh_check():
     compilation.compiler_available.cache_clear()
     yield
     compilation.compiler_available.cache_clear()
+    cpp_builder.cpp_compiler_search.cache_clear()
 
 
 @pytest.mark.compiled
 @pytest.mark.usefixtures("fresh_check")
-@pytest.mark.parametrize(
-    ("module", "name", "answer", "message"),
-    [(shutil, "which", None, "no C++ compiler"), (sysconfig, "get_paths", {"include": "/nowhere"}, "no Python headers")],
-)
-def test_what_compilation_lacks_is_said_once(monkeypatch, caplog, module, name, answer, message):
-    monkeypatch.setattr(module, name, lambda *_: answer)
+@pytest.mark.parametrize("message", ["no C++ compiler", "no Python headers"])
+def test_what_compilation_lacks_is_said_once(monkeypatch, caplog, message):
+    compiler = ("g++",)
+    if message == "no Python headers":
+        monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": "/nowhere"})
+    else:
+        compiler = ("no-such-compiler",)
+        cpp_builder.cpp_compiler_search.cache_clear()
 
     def function(x):
         return x + 1
 
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING), torch._inductor.config.patch({"cpp.cxx": compiler}):
         assert compilation.compile_for(function, torch.ones(1)) is function
         assert compilation.compile_for(function, torch.ones(1)) is function
     assert len([r for r in caplog.records if message in r.message]) == 1
