@@ -16,10 +16,10 @@ from scoremd.systems import BeadSite, System
 
 
 def check_time_ranges(ranges: tuple[tuple[float, float], ...]) -> None:
-    """Raise a ValueError unless the ranges rise, join, and lie in [0, 1]."""
+    """Raise a ValueError unless the ranges rise, join, and cover [0, 1]."""
     ends = [t for pair in ranges for t in pair]
     joined = all(a[1] == b[0] for a, b in pairwise(ranges))
-    if not ranges or ends != sorted(ends) or not joined or ends[0] < 0 or ends[-1] > 1 or any(a == b for a, b in ranges):
+    if not ranges or ends != sorted(ends) or not joined or ends[0] != 0 or ends[-1] != 1 or any(a == b for a, b in ranges):
         raise ValueError(f"time_ranges must rise from 0 to 1 without gaps, not {list(ranges)}")
 
 
@@ -56,8 +56,8 @@ class ModelDescription(BaseModel):
     torsions: tuple[tuple[tuple[int, int, int, int], ...], ...]
     network: NetworkConfig
     time_ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
-    simulation_time: float = 1e-5
-    sampling_time: float = 1e-4
+    simulation_time: float = Field(1e-5, gt=0, le=1)
+    sampling_time: float = Field(1e-4, gt=0, lt=1)
     trained: dict[str, Any] = {}
 
     @model_validator(mode="after")

@@ -74,7 +74,8 @@ class ForceField:
             If there is no such system, or the model does not cover it.
         """
         system = load_system(system) if isinstance(system, str) else system
-        if system.name not in self._bound:
+        bound = self._bound.get(system.name)
+        if bound is None or bound.system != system:
             if not np.isclose(system.temperature, self.description.temperature):
                 raise ScoreMDError(
                     f"{system.name} is at {system.temperature} K, but model {self.description.name} was trained at "
@@ -174,11 +175,11 @@ class ForceField:
 
 def find_model(name: str | os.PathLike[str], search: Search = ()) -> Path:
     """Folder of a model; see `ForceField.load`."""
-    if Path(name).is_dir() and (Path(name) / CONFIG).exists():
-        return Path(name)
     known = list_models(search)
     if str(name) in known:
         return known[str(name)]
+    if Path(name).is_dir() and (Path(name) / CONFIG).exists():
+        return Path(name)
     if os.sep in str(name):
         raise ScoreMDError(f"{name}: is not the folder of a ScoreMD model (it has no {CONFIG})")
     raise ScoreMDError(f"there is no model {str(name)!r}; known are {', '.join(sorted(known)) or 'none'}")

@@ -121,6 +121,21 @@ def test_model_at_another_temperature_is_refused():
         alanine_dipeptide().bind(hot)
 
 
+def test_a_changed_system_of_the_same_name_is_checked_again():
+    model, system = alanine_dipeptide(), load_system("ALDP")
+    bound = model.bind(system)
+    assert model.bind(system) is bound
+    with pytest.raises(ScoreMDError, match=r"310\.0 K"):
+        model.bind(system.model_copy(update={"temperature": 310.0}))
+
+
+def test_a_folder_in_the_working_directory_does_not_hide_a_known_model(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "alanine-dipeptide")
+    monkeypatch.chdir(tmp_path)
+    assert ForceField.load("alanine-dipeptide").hash != ForceField.load(folder).hash
+    assert ForceField.load("./alanine-dipeptide").hash == ForceField.load(folder).hash
+
+
 def test_damaged_model_on_the_shelf_is_passed_over_with_a_notice(tmp_path, monkeypatch, caplog):
     shelf = tmp_path / "force_fields" / "aaa"
     shelf.mkdir(parents=True)
