@@ -36,6 +36,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # or the name could outlive a power cut without the content
         temporary.replace(path)
     except OSError as error:
         raise ScoreMDError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -17,8 +17,11 @@ FORBIDDEN = {
 
 def imported_rooms(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        yield from (name.split(".")[1] for name in names if name and name.startswith("scoremd."))
+        if isinstance(node, ast.ImportFrom):
+            names = [f"scoremd.{a.name}" for a in node.names] if node.module == "scoremd" else [node.module or ""]
+        else:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        yield from (name.split(".")[1] for name in names if name.startswith("scoremd."))
 
 
 def test_rooms_know_only_those_to_their_left():

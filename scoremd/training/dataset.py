@@ -16,6 +16,7 @@ from scoremd.errors import ScoreMDError
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.statistics import pair_statistics
 from scoremd.systems import System
+from scoremd.training.turns import Rotor, rotors, turn_at_random
 from scoremd.units import thermal_energy
 
 #: Cells of each torsion, and the number of frames below which a cell is drawn in proportion to them.
@@ -34,6 +35,7 @@ class TrainingSet:
     index : (frame,) long, the molecule of each frame
     pair_statistics : see `scoremd.statistics`, scaled
     flat : (frame,) cumulative probability of each frame when all regions of the torsions are drawn alike; see `flattened`
+    rotors : of each molecule, the bonds that can be turned
     """
 
     positions: Tensor
@@ -42,6 +44,7 @@ class TrainingSet:
     index: Tensor
     pair_statistics: Tensor
     flat: Tensor
+    rotors: list[list[Rotor]]
 
     @property
     def force_square(self) -> float:
@@ -59,6 +62,16 @@ class TrainingSet:
         """As `draw`, but rare regions of the torsions come as often as frequent ones."""
         i = torch.searchsorted(self.flat, torch.rand(n, generator=generator, dtype=torch.float64))
         return self._frames(i.clamp(max=len(self.positions) - 1))
+
+    def draw_turned(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, MoleculeBatch]:
+        """n random frames, the same turned about their bonds, and their molecules."""
+        i = torch.randint(len(self.positions), (n,), generator=generator)
+        x, _, molecule = self._frames(i)
+        turned = x.clone()
+        for k in torch.unique(self.index[i]).tolist():
+            chosen = self.index[i] == k
+            turned[chosen] = turn_at_random(x[chosen], self.rotors[k], generator)
+        return x, Space(molecule.mask(x.dtype)).project(turned), molecule
 
     def _frames(self, i: Tensor) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
         forces = None if self.forces is None else self.forces[i]
@@ -96,7 +109,7 @@ def training_set(pairs: list[tuple[System, Ensemble]], description: ModelDescrip
         If an ensemble is of another molecule or temperature, or has no forces where they are wanted.
     """
     scale, n_slots = description.length_scale, len(description.slots)
-    positions, forces, rows, index, statistics, weights = [], [], [], [], [], []
+    positions, forces, rows, index, statistics, weights, bonds = [], [], [], [], [], [], []
     for k, (system, ensemble) in enumerate(pairs):
         if not np.isclose(ensemble.temperature, description.temperature):
             raise ScoreMDError(f"{ensemble.name} is at {ensemble.temperature} K, the model at {description.temperature} K: they must agree")
@@ -115,6 +128,8 @@ def training_set(pairs: list[tuple[System, Ensemble]], description: ModelDescrip
         index += [k] * beads.n_frames
         statistics.append((x[:, slots], slots))
         quadruples = list(system.collective_variables.values())[:2]
+        torsions = [(slots[a], slots[b], slots[c], slots[d]) for a, b, c, d in system.torsions]
+        bonds.append(rotors([(slots[a], slots[b]) for a, b in system.bonds], torsions))
         trajectory = beads.to_mdtraj(system.bonds)
         weights.append(flattened(dihedrals(trajectory, quadruples)) if quadruples else np.ones(beads.n_frames))
     return TrainingSet(
@@ -124,4 +139,5 @@ def training_set(pairs: list[tuple[System, Ensemble]], description: ModelDescrip
         torch.tensor(index),
         pair_statistics(statistics, n_slots),
         torch.from_numpy(np.cumsum(np.concatenate([w / w.sum() for w in weights])) / len(weights)),
+        bonds,
     )

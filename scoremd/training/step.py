@@ -14,8 +14,12 @@ from scoremd.diffusion.space import Space
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.nn.score import energy_and_score
-from scoremd.training.config import FokkerPlanckConfig
+from scoremd.training.config import ContrastConfig, FokkerPlanckConfig
+from scoremd.training.contrast import contrastive_loss
 from scoremd.training.dataset import TrainingSet
+
+#: Half log signal-to-noise ratio of the contrastive term: that of t = 1e-5, where simulations take their forces.
+CONTRAST_LEVEL = 6.9
 
 
 class Noised(NamedTuple):
@@ -37,6 +41,8 @@ class Batch(NamedTuple):
     consistency : samples for the Fokker–Planck term, or None
     directions : (K, n, slot, 3) for its divergence, or None
     consistency_molecule : of those samples, or None
+    pairs : samples for the contrastive term and the same turned, (2 n, slot, 3), or None
+    pair_molecule : of the pairs, or None
     """
 
     denoising: Noised
@@ -45,15 +51,18 @@ class Batch(NamedTuple):
     consistency: Noised | None
     directions: Tensor | None
     consistency_molecule: MoleculeBatch | None
+    pairs: Tensor | None
+    pair_molecule: MoleculeBatch | None
 
 
 class StepResult(NamedTuple):
-    """Gradients by parameter, mean loss of the uniform and of the log-uniform half of the times, and the Fokker–Planck loss."""
+    """Gradients by parameter, mean loss of the uniform and log-uniform half of the times, Fokker–Planck and contrastive loss."""
 
     gradients: list[Tensor]
     uniform: Tensor
     logarithmic: Tensor
     fokker_planck: Tensor
+    contrast: Tensor
 
 
 class BatchSource:
@@ -64,7 +73,7 @@ class BatchSource:
     data : samples
     schedule, time_range : which noise levels
     batch : number of denoising samples
-    fokker_planck : the consistency term's configuration, None without it
+    fokker_planck, contrast : configurations of these terms, None without them
     generator : of all randomness
     """
 
@@ -75,10 +84,11 @@ class BatchSource:
         time_range: tuple[float, float],
         batch: int,
         fokker_planck: FokkerPlanckConfig | None,
+        contrast: ContrastConfig | None,
         generator: torch.Generator,
     ) -> None:
         self.data, self.schedule, self.time_range = data, schedule, time_range
-        self.batch, self.fokker_planck, self.generator = batch, fokker_planck, generator
+        self.batch, self.fokker_planck, self.contrast, self.generator = batch, fokker_planck, contrast, generator
 
     def draw(self) -> Batch:
         """The next batch."""
@@ -87,14 +97,25 @@ class BatchSource:
         space = Space(molecule.mask(x.dtype))
         log_snr = self.schedule.log_snr(draw_times(self.batch, self.time_range, g).double()).float()
         denoising = Noised(x, space.noise(self.batch, g), log_snr)
+        consistency, directions, consistency_molecule = self._consistency()
+        pairs, pair_molecule = self._pairs()
+        return Batch(denoising, forces, molecule, consistency, directions, consistency_molecule, pairs, pair_molecule)
+
+    def _consistency(self) -> tuple[Noised, Tensor, MoleculeBatch] | tuple[None, None, None]:
         if self.fokker_planck is None:
-            return Batch(denoising, forces, molecule, None, None, None)
-        n = max(1, round(self.fokker_planck.fraction * self.batch))
+            return None, None, None
+        g, n = self.generator, max(1, round(self.fokker_planck.fraction * self.batch))
         low, high = self.fokker_planck.log_snr
-        x, _, other = self.data.draw_flat(n, g)
-        space = Space(other.mask(x.dtype))
+        x, _, molecule = self.data.draw_flat(n, g)
+        space = Space(molecule.mask(x.dtype))
         level = low + (high - low) * (torch.arange(n) + torch.rand(n, generator=g)) / n
-        return Batch(denoising, forces, molecule, Noised(x, space.noise(n, g), level), space.directions(n, g), other)
+        return Noised(x, space.noise(n, g), level), space.directions(n, g), molecule
+
+    def _pairs(self) -> tuple[Tensor, MoleculeBatch] | tuple[None, None]:
+        if self.contrast is None:
+            return None, None
+        x, turned, molecule = self.data.draw_turned(max(1, round(self.contrast.fraction * self.batch)), self.generator)
+        return torch.cat([x, turned]), _join(molecule, molecule, 1)
 
 
 def _join(a: MoleculeBatch, b: MoleculeBatch, copies: int) -> MoleculeBatch:
@@ -103,14 +124,17 @@ def _join(a: MoleculeBatch, b: MoleculeBatch, copies: int) -> MoleculeBatch:
     return MoleculeBatch(*(torch.cat([p, q.repeat(copies, *[1] * (q.dim() - 1))]) for p, q in zip(a, b, strict=True)))
 
 
-def make_step(network: MoleculeEnergy, force_square: float, weight: float) -> Callable[[list[Tensor], Batch], StepResult]:
+def make_step(
+    network: MoleculeEnergy, force_square: float, consistency_weight: float, contrast_weight: float
+) -> Callable[[list[Tensor], Batch], StepResult]:
     """The step as a function of parameters (in the order of `network.parameters()`) and batch.
 
     Parameters
     ----------
     network : gives the structure; its own parameters are not used
     force_square : mean square of the scaled force for each degree of freedom
-    weight : alpha, the factor of the Fokker–Planck loss
+    consistency_weight : alpha, the factor of the Fokker–Planck loss
+    contrast_weight : the factor of the contrastive loss
     """
     names = [name for name, _ in network.named_parameters()]
 
@@ -135,15 +159,20 @@ def make_step(network: MoleculeEnergy, force_square: float, weight: float) -> Ca
         target, variance = mixed_target(eps, batch.forces, force_square, log_snr)
         freedom = Space(batch.molecule.mask(x.dtype)).degrees_of_freedom
         losses = score_matching_loss(scores[:n], target, variance, freedom)
-        loss, consistency = losses.mean(), torch.zeros(())
+        loss, consistency, contrast = losses.mean(), torch.zeros(()), torch.zeros(())
         if batch.consistency is not None and batch.directions is not None and batch.consistency_molecule is not None:
             other = _join(batch.consistency_molecule, batch.consistency_molecule, 1)
             freedom = Space(batch.consistency_molecule.mask(x.dtype)).degrees_of_freedom
             left = residual(bind(other), scores[n:], here, level, batch.directions, freedom)
             consistency = (left**2 / freedom).mean()
-            loss = loss + weight * consistency
+            loss = loss + consistency_weight * consistency
+        if batch.pairs is not None and batch.pair_molecule is not None:
+            # frames as they are: what noise there is at this level is far below their own spread
+            energies = bind(batch.pair_molecule)(batch.pairs, torch.full((1,), CONTRAST_LEVEL))
+            contrast = contrastive_loss(*energies.chunk(2))
+            loss = loss + contrast_weight * contrast
         gradients = [g.detach() for g in torch.autograd.grad(loss, leaves, materialize_grads=True)]
         k = n // 2
-        return StepResult(gradients, losses[:k].mean().detach(), losses[k:].mean().detach(), consistency.detach())
+        return StepResult(gradients, losses[:k].mean().detach(), losses[k:].mean().detach(), consistency.detach(), contrast.detach())
 
     return step

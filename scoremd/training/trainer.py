@@ -26,7 +26,7 @@ from scoremd.training.dataset import TrainingSet, training_set
 from scoremd.training.step import BatchSource, StepResult, make_step
 
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
-_COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "fokker_planck", "learning_rate")
+_COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "fokker_planck", "contrast", "learning_rate")
 
 
 def learning_rate_factor(fraction: float) -> float:
@@ -59,21 +59,25 @@ class Expert:
 
     def __init__(self, config: TrainingConfig, description: ModelDescription, data: TrainingSet, number: int) -> None:
         self.config, self.number = config, number
-        torch.manual_seed(config.seed + number)
+        # far apart: another run's first expert must not be this run's second
+        seed = 100 * config.seed + number
+        torch.manual_seed(seed)
         self.network = description.make_network(data.pair_statistics)
-        # Consistency at small times is what simulation needs; noisier experts only sample.
+        # Consistency and contrast at small times are what simulation needs; noisier experts only sample.
         consistent = config.fokker_planck.weight > 0 and number == 0
-        generator = torch.Generator().manual_seed(config.seed + number)
+        contrasted = config.contrast.weight > 0 and number == 0
+        generator = torch.Generator().manual_seed(seed)
         self.source = BatchSource(
             data,
             description.make_schedule(),
             config.times_of_training[number],
             config.batch,
             config.fokker_planck if consistent else None,
+            config.contrast if contrasted else None,
             generator,
         )
         self.state = RunState(dict(self.network.named_parameters()), config.learning_rate, generator)
-        self.step_function = make_step(self.network, data.force_square, config.fokker_planck.weight)
+        self.step_function = make_step(self.network, data.force_square, config.fokker_planck.weight, config.contrast.weight)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -137,6 +141,7 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
     if (config.output / CONFIG).exists():
         done, _ = load_model(config.output)
         if done.trained.get("configuration") == settings:
+            _remove_checkpoints(config)
             return
         raise ScoreMDError(f"{config.output}: holds a model trained with other settings or data; choose another output or remove it")
     experts = [Expert(config, description, data, k) for k in range(len(config.time_ranges))]
@@ -145,9 +150,12 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
     trained = {"configuration": settings, "frames": len(data.positions), "torch": torch.__version__}
     trained_description = description.model_copy(update={"trained": trained})
     save_model(config.output, trained_description, [expert.averaged_network() for expert in experts])
-    for expert in experts:
-        for path in config.output.glob(f"checkpoint-{expert.number}.safetensors*"):
-            path.unlink()
+    _remove_checkpoints(config)
+
+
+def _remove_checkpoints(config: TrainingConfig) -> None:
+    for path in config.output.glob("checkpoint-*.safetensors*"):
+        path.unlink()
 
 
 def _settings(config: TrainingConfig) -> dict[str, Any]:
@@ -162,10 +170,11 @@ def _run(expert: Expert, config: TrainingConfig) -> None:
     checkpoint = config.output / f"checkpoint-{expert.number}.safetensors"
     settings = json.dumps(_settings(config))
     expert.state.restore(checkpoint, settings)
+    if expert.state.step == config.steps:
+        return
     log = config.output / "metrics.csv"
     _truncate_log(log, expert.number, expert.state.step)
-    if expert.state.step < config.steps:
-        expert.compile()
+    expert.compile()
     window: list[StepResult] = []
     title = f"{config.name}, expert {expert.number + 1} of {len(config.time_ranges)}"
     with progress(title, config.steps, "steps", expert.state.step) as bar:

@@ -35,12 +35,12 @@ class KilledError(Exception):
     pass
 
 
-def kill_at(monkeypatch, step):
-    """Make the run die in the middle, after `step` steps in all."""
+def kill_at(monkeypatch, step, expert=0):
+    """Make the run die in the middle, after `step` steps of an expert."""
     advance = trainer.Expert.advance
 
     def dying(self):
-        if self.state.step == step:
+        if (self.number, self.state.step) == (expert, step):
             raise KilledError
         return advance(self)
 
@@ -51,7 +51,7 @@ def kill_at(monkeypatch, step):
 def test_killed_run_resumes_bit_for_bit(data, tmp_path, monkeypatch, ranges):
     trainer.train(config(data, tmp_path / "whole", **ranges))
     with monkeypatch.context() as patch:
-        kill_at(patch, 10)
+        kill_at(patch, 10, expert=len(ranges.get("time_ranges", [0])) - 1)
         with pytest.raises(KilledError):
             trainer.train(config(data, tmp_path / "killed", **ranges))
     trainer.train(config(data, tmp_path / "killed", **ranges))
