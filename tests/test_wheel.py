@@ -1,6 +1,8 @@
 """What pip installs works by itself: model, systems and reference are inside the wheel."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,21 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+#: Packages that are distributed under another name.
+DISTRIBUTIONS = {"yaml": "pyyaml"}
+#: Imported only where it is installed.
+OPTIONAL = {"torch_cluster"}
+
+
+def imported_packages():
+    """What scoremd imports apart from the standard library and itself."""
+    found = set()
+    for path in (ROOT / "scoremd").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            found |= {name.split(".")[0] for name in names}
+    return found - set(sys.stdlib_module_names) - {"scoremd"} - OPTIONAL
 
 
 def test_wheel_in_an_empty_environment_samples(tmp_path):
@@ -21,6 +38,9 @@ def test_wheel_in_an_empty_environment_samples(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     packaged = {str(Path(name).parent) for name in zipfile.ZipFile(wheel).namelist()}
     assert {str(p.parent.relative_to(ROOT)) for p in (ROOT / "scoremd").rglob("__init__.py")} <= packaged
+    (metadata,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("METADATA"))
+    required = set(re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", zipfile.ZipFile(wheel).read(metadata).decode(), re.MULTILINE))
+    assert {DISTRIBUTIONS.get(name, name) for name in imported_packages()} <= required
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True, env=environment)

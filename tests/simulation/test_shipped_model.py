@@ -7,6 +7,7 @@ import torch
 from openmm import unit
 
 from scoremd.force_field import ForceField
+from scoremd.simulation.engine import Replicas, SimulationSettings, langevin_parameters
 from scoremd.units import thermal_energy
 
 
@@ -58,14 +59,34 @@ def test_no_drift_in_twenty_picoseconds(model):
 @pytest.mark.slow
 @pytest.mark.compiled
 def test_kinetic_temperature_under_openmms_thermostat(model):
-    context = prepared(model, openmm.LangevinMiddleIntegrator(300, 10 / unit.picosecond, 1 * unit.femtosecond))
+    context = prepared(model, openmm.LangevinMiddleIntegrator(300, 1 / unit.picosecond, 2 * unit.femtosecond))
     kinetic = []
-    for _ in range(3000):
+    for _ in range(6000):
         context.getIntegrator().step(20)
         kinetic.append(energies(context)[1])
-    blocks = np.mean(np.reshape(kinetic, (30, 100)), 1)
+    blocks = np.mean(np.reshape(kinetic, (30, 200)), 1)
     expected = 0.5 * 15 * thermal_energy(300)
-    assert np.mean(blocks) == pytest.approx(expected, abs=4 * np.std(blocks) / np.sqrt(30) + 0.01 * expected)
+    error = np.std(blocks, ddof=1) / np.sqrt(30)
+    assert error < 0.02 * expected
+    assert np.mean(blocks) == pytest.approx(expected, abs=4 * error)
+
+
+def test_kinetic_temperature_of_the_engine(model):
+    """Short enough for every run of the tests: many replicas for little time."""
+    bound = model.bind("ALDP")
+    start = bound.system.reference_ensemble().positions[::600]
+    replicas = Replicas(bound, langevin_parameters(bound, SimulationSettings(ns=1.0, replicas=200)), bound.forces(200))
+    replicas.start(torch.from_numpy(start.copy()), torch.Generator().manual_seed(0))
+    found = []
+    for k in range(40):
+        replicas.advance(5)
+        if k >= 10:
+            found.append(0.5 * (replicas.parameters.masses * replicas.state.velocities**2).sum((1, 2)).numpy())
+    per_replica = np.mean(found, 0)
+    expected = 0.5 * 15 * thermal_energy(300)
+    error = np.std(per_replica, ddof=1) / np.sqrt(200)
+    assert error < 0.03 * expected
+    assert np.mean(per_replica) == pytest.approx(expected, abs=4 * error)
 
 
 def test_samples_have_the_bonds_of_the_reference(model):
