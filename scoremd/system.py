@@ -1,5 +1,6 @@
 """What one system is: a molecule at one resolution, or a toy potential. `scoremd.systems` finds and reads their files."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -16,6 +17,20 @@ Quadruple = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt
 
 #: Standard atomic weights of the elements that beads are made of, Da.
 _MASSES = {"C": 12.011, "N": 14.007, "O": 15.999, "S": 32.06}
+#: What force fields call residues whose hydrogens they want to tell apart; heavy atoms are the same.
+_SAME_RESIDUE = {"HID": "HIS", "HIE": "HIS", "HSD": "HIS", "HSE": "HIS", "CYX": "CYS"}
+
+
+def standard_residue(name: str) -> str:
+    """The Protein Data Bank's name of a residue that a force field may call otherwise (HIE is HIS)."""
+    return _SAME_RESIDUE.get(name, name)
+
+
+def check_indices(groups: Iterable[tuple[int, ...]], n_beads: int) -> None:
+    """Raise a ValueError unless each group holds different indices of `n_beads` beads."""
+    for group in groups:
+        if max(group) >= n_beads or len(set(group)) != len(group):
+            raise ValueError(f"{list(group)} must be different bead indices from 0 to {n_beads - 1}")
 
 
 class _Model(BaseModel):
@@ -64,6 +79,8 @@ class System(Named):
         Torsions to look at, by name: quadruples of bead indices.
     achiral
         Whether a configuration and its mirror image have the same energy.
+    family
+        Name of the family that it is a member of, or None.
     reference
         Name of the reference ensemble's file, beside the YAML file; None if there is none.
     protocol, licence, origin
@@ -78,6 +95,7 @@ class System(Named):
     torsions: tuple[Quadruple, ...] = ()
     collective_variables: dict[str, Quadruple] = {}
     achiral: bool = False
+    family: str | None = None
     reference: str | None = Field(default=None, pattern=r"^[^/\\]+$")
     protocol: str
     licence: str
@@ -88,10 +106,7 @@ class System(Named):
         for bead in self.beads:
             if bead.residue >= len(self.residues):
                 raise ValueError(f"bead {bead.name} is in residue {bead.residue}, but there are {len(self.residues)}")
-        groups = [*self.bonds, *self.torsions, *self.collective_variables.values()]
-        for group in groups:
-            if max(group) >= len(self.beads) or len(set(group)) != len(group):
-                raise ValueError(f"{list(group)} must be different bead indices from 0 to {len(self.beads) - 1}")
+        check_indices([*self.bonds, *self.torsions, *self.collective_variables.values()], len(self.beads))
         self.topology()  # raises if a bead comes twice or residues are out of order
         return self
 
@@ -126,12 +141,12 @@ class System(Named):
         ScoreMDError
             If the ensemble is of another molecule, or a bead's atom is not in it.
         """
-        places = {(a.name, a.residue_name, a.residue_index): i for i, a in enumerate(ensemble.atoms)}
-        found = [places.get((b.name, b.residue_name, b.residue_index)) for b in self.atoms]
+        places = {(a.name, standard_residue(a.residue_name), a.residue_index): i for i, a in enumerate(ensemble.atoms)}
+        found = [places.get((b.name, standard_residue(b.residue_name), b.residue_index)) for b in self.atoms]
         residues = {atom.residue_index: atom.residue_name for atom in ensemble.atoms}
         sequence = tuple(residues[index] for index in sorted(residues))
         missing = [str(bead) for bead, index in zip(self.atoms, found, strict=True) if index is None]
-        if missing or sequence != self.residues:
+        if missing or [*map(standard_residue, sequence)] != [*map(standard_residue, self.residues)]:
             lacks = f" (bead {missing[0]} is missing)" if missing else ""
             raise ScoreMDError(
                 f"{ensemble.name} is not {self.name}: its residues are {'-'.join(sequence)},"

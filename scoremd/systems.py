@@ -1,29 +1,33 @@
-"""What is modelled: molecules and toy potentials, described by YAML files that hold data and no logic.
+"""What is modelled: molecules, families of them, and toy potentials, described by YAML files that hold data and no logic.
 
-A file describes one system. `kind: molecule` gives a `System`, `kind: toy` a `ToySystem` (`scoremd.system`); the fields of
-these classes are the keys of the file, and no other key is allowed. `scoremd.resources.folders` says where files are looked for.
+`kind: molecule` gives a `System`, `kind: toy` a `ToySystem` (`scoremd.system`), `kind: family` a `Family` (`scoremd.family`);
+the fields of these classes are the keys of the file, and no other key is allowed. `scoremd.resources.folders` says where
+files are looked for.
 """
 
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from scoremd import resources
 from scoremd.errors import ScoreMDError
+from scoremd.family import Family
 from scoremd.resources import Search
 from scoremd.system import BeadSite, System, ToySystem
 
-__all__ = ["BeadSite", "System", "ToySystem", "list_systems", "load_system", "load_toy", "read_system"]
+__all__ = ["BeadSite", "Family", "System", "ToySystem", "find_system", "list_systems", "load_system", "load_toy", "read_system"]
 
-_ADAPTER: TypeAdapter[System | ToySystem] = TypeAdapter(Annotated[System | ToySystem, Field(discriminator="kind")])
+Described = System | ToySystem | Family
+
+_ADAPTER: TypeAdapter[Described] = TypeAdapter(Annotated[Described, Field(discriminator="kind")])
 
 
-def list_systems(search: Search = ()) -> list[System | ToySystem]:
-    """All systems that can be found, sorted by name; of two with one name the first in the order of folders.
+def list_systems(search: Search = ()) -> list[Described]:
+    """All systems and families that can be found, sorted by name; of two with one name the first in the order of folders.
 
     Parameters
     ----------
@@ -39,8 +43,8 @@ def list_systems(search: Search = ()) -> list[System | ToySystem]:
     return [systems[name] for name in sorted(systems)]
 
 
-def _by_precedence(search: Search) -> dict[str, System | ToySystem]:
-    found: dict[str, System | ToySystem] = {}
+def _by_precedence(search: Search) -> dict[str, Described]:
+    found: dict[str, Described] = {}
     for folder in resources.folders("systems", search):
         for path in sorted(folder.glob("*.yaml")):
             system = read_system(path)
@@ -49,48 +53,58 @@ def _by_precedence(search: Search) -> dict[str, System | ToySystem]:
 
 
 def load_system(name: str, search: Search = ()) -> System:
-    """The molecule of this name or alias, in any case.
+    """The molecule of this name or alias, or the member of a family with this sequence, in any case.
 
     Parameters
     ----------
     name
-        Such as "alanine-dipeptide" or "ALDP".
+        Such as "alanine-dipeptide", "ALDP", "KS" or "LYS-SER".
     search
         The user's folder or folders, looked through first.
 
     Raises
     ------
     ScoreMDError
-        If there is none of that name (the message lists those that are known), or it is a toy potential.
+        If there is none of that name (the message lists those that are known), or it is a toy potential or a family.
     """
-    system = _find(name, search)
-    if not isinstance(system, System):
-        raise ScoreMDError(f"{system.name} is a toy potential, where a molecule is needed")
-    return system
+    return _of_kind(find_system(name, search), System, "molecule")
 
 
 def load_toy(name: str, search: Search = ()) -> ToySystem:
     """The toy potential of this name or alias, in any case; otherwise as `load_system`."""
-    system = _find(name, search)
-    if not isinstance(system, ToySystem):
-        raise ScoreMDError(f"{system.name} is a molecule, where a toy potential is needed")
+    return _of_kind(find_system(name, search), ToySystem, "toy potential")
+
+
+_Kind = TypeVar("_Kind", System, ToySystem)
+
+
+def _of_kind(system: Described, kind: type[_Kind], needed: str) -> _Kind:
+    if not isinstance(system, kind):
+        has = {"molecule": "molecule", "toy": "toy potential", "family": "family of molecules"}[system.kind]
+        raise ScoreMDError(f"{system.name} is a {has}, where a {needed} is needed")
     return system
 
 
-def _find(name: str, search: Search) -> System | ToySystem:
+def find_system(name: str, search: Search = ()) -> Described:
+    """As `load_system`, of any kind."""
     by_name = _by_precedence(search)
-    known = ", ".join(sorted(system.name for system in by_name.values()))
-    for system in list(by_name.values()):
+    systems = list(by_name.values())
+    known = ", ".join(sorted(system.name for system in systems))
+    for system in systems:
         for alias in system.aliases:
             by_name.setdefault(alias.lower(), system)
     if name.lower() in by_name:
         return by_name[name.lower()]
     close = difflib.get_close_matches(name.lower(), by_name, n=1)
+    if not close:
+        for family in systems:
+            if isinstance(family, Family) and (member := family.find(name)) is not None:
+                return member
     hint = f"did you mean {by_name[close[0]].name}? " if close else ""
     raise ScoreMDError(f"there is no system {name!r}; {hint}known are {known}")
 
 
-def read_system(path: str | os.PathLike[str]) -> System | ToySystem:
+def read_system(path: str | os.PathLike[str]) -> Described:
     """Read one system's YAML file.
 
     Raises
@@ -110,7 +124,7 @@ def read_system(path: str | os.PathLike[str]) -> System | ToySystem:
         raise ScoreMDError(f"{path}: not valid YAML ({_one_line(str(error))})") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in ("molecule", "toy"))
+        place = ".".join(str(part) for part in first["loc"] if part not in ("molecule", "toy", "family"))
         message = _one_line(first["msg"]).removeprefix("Value error, ")
         raise ScoreMDError(f"{path}: {place}: {message}" if place else f"{path}: {message}") from None
     system._folder = path.parent  # noqa: SLF001
