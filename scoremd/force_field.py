@@ -207,7 +207,7 @@ def model_for(system: System) -> str:
         except ScoreMDError as error:
             _log.warning("passed over: %s", error)
             continue
-        if system.name in description.systems:
+        if description.covers(system):
             return name
     covered = ", ".join(s.name for s in list_systems() if not isinstance(s, ToySystem))
     raise ScoreMDError(f"no model covers {system.name}; give one by --model (systems: {covered})")

@@ -77,3 +77,10 @@ def test_systems_that_the_model_does_not_know_are_refused():
         model.description.molecule(system.model_copy(update={"beads": (*system.beads[:3], BeadSite(name="CB", residue=1))}))
     with pytest.raises(ScoreMDError, match="residue GLY"):
         model.description.molecule(system.model_copy(update={"residues": ("ACE", "GLY", "NME")}))
+
+
+def test_models_cover_systems_by_name_or_by_family():
+    description = alanine_dipeptide().description
+    one, family = description, description.model_copy(update={"systems": ("dipeptides",)})
+    assert [one.covers(load_system(name)) for name in ("ALDP", "KS")] == [True, False]
+    assert [family.covers(load_system(name)) for name in ("ALDP", "KS", "GG")] == [False, True, True]
