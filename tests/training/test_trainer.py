@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from scoremd import resources
 from scoremd.data import read_ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
-from scoremd.systems import load_system
+from scoremd.systems import find_system, load_system
 from scoremd.training import trainer
 from scoremd.training.config import FokkerPlanckConfig, TrainingConfig, read_config
 from scoremd.training.dataset import training_set
@@ -157,6 +158,16 @@ def test_bad_configurations_are_refused(tmp_path, text, message):
         read_config(path)
     with pytest.raises(ScoreMDError, match="cannot be read"):
         read_config(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(resources.packaged("force_fields").glob("*/training*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}"
+)
+def test_shipped_configurations_are_valid(path):
+    settings = read_config(path)
+    description = trainer.describe(settings, find_system(settings.system))
+    assert settings.output.parent == path.parent
+    assert description.make_network().n_beads == len(description.slots)
 
 
 def test_paths_are_relative_to_the_configuration(tmp_path):
