@@ -29,7 +29,7 @@ class ModelDescription(BaseModel):
     Attributes
     ----------
     name, title : of the model
-    systems : names of the systems it was trained on
+    systems : names of the systems that it covers; that of a family stands for every member
     temperature : K
     length_scale : what positions in nm are multiplied by, 1/nm
     schedule : noise schedule, "vp" or "ve"
@@ -80,6 +80,10 @@ class ModelDescription(BaseModel):
             pair_statistics = torch.ones(1 + n * (n - 1) // 2, 3)
         torsions = torch.tensor(self.torsions, dtype=torch.long).reshape(len(self.torsions), -1, 4)
         return MoleculeEnergy(self.network, n, n + 1, len(self.residue_names) + 1, pair_statistics, torsions)
+
+    def covers(self, system: System) -> bool:
+        """Whether the model is meant for a system."""
+        return not {system.name, system.family}.isdisjoint(self.systems)
 
     def slots_of(self, system: System) -> list[int]:
         """Slot of each bead of a system.

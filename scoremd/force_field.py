@@ -21,7 +21,7 @@ from scoremd.nn.energy import MoleculeEnergy
 from scoremd.progress import progress
 from scoremd.resources import Search
 from scoremd.simulation.engine import Simulation, SimulationSettings, run_replicas
-from scoremd.systems import System, list_systems, load_system
+from scoremd.systems import System, ToySystem, list_systems, load_system
 from scoremd.trajectory_files import check_output
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def model_for(system: System) -> str:
         except ScoreMDError as error:
             _log.warning("passed over: %s", error)
             continue
-        if system.name in description.systems:
+        if description.covers(system):
             return name
-    covered = ", ".join(s.name for s in list_systems() if isinstance(s, System))
+    covered = ", ".join(s.name for s in list_systems() if not isinstance(s, ToySystem))
     raise ScoreMDError(f"no model covers {system.name}; give one by --model (systems: {covered})")

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from scoremd.nn.pairs import pair_table
 
-#: A pair counts as bonded (gets a spring in the prior) if its distance fluctuates by less than this fraction of its mean: bonds, the
-#: ends of angles, and pairs in planar groups.
+#: A pair counts as bonded (gets a spring in the prior) if the standard deviation of its scaled distance is below this: bonds, the ends
+#: of angles, and pairs in planar groups. It is about the noise below which networks are frozen: what fluctuates more needs no spring. A
+#: fraction of the mean would not do: long distances across a torsion fluctuate by little of their length, but are no springs.
 BONDED_FLUCTUATION = 0.06
 
 
@@ -27,12 +28,12 @@ def pair_statistics(ensembles: list[tuple[NDArray[np.float32], list[int]]], n_sl
 
     Parameters
     ----------
-    ensembles : (positions (frame, bead, 3), slot of each bead); every ensemble has the same weight
+    ensembles : (scaled positions (frame, bead, 3), slot of each bead); every ensemble has the same weight
     n_slots : bead slots of the model
 
     Returns
     -------
-    (pair type, 3) in the unit of the positions; row 0 is the padding; pairs that never occur have mean and deviation one
+    (pair type, 3) in scaled units; row 0 is the padding; pairs that never occur have mean and deviation one
     """
     n_types = 1 + n_slots * (n_slots - 1) // 2
     moments = np.zeros((n_types, 3))
@@ -46,5 +47,5 @@ def pair_statistics(ensembles: list[tuple[NDArray[np.float32], list[int]]], n_sl
     mean, deviation = np.ones(n_types), np.ones(n_types)
     mean[seen] = moments[seen, 1] / moments[seen, 0]
     deviation[seen] = np.sqrt(np.maximum(moments[seen, 2] / moments[seen, 0] - mean[seen] ** 2, 1e-12))
-    bonded = seen & (deviation < BONDED_FLUCTUATION * mean)
+    bonded = seen & (deviation < BONDED_FLUCTUATION)
     return torch.tensor(np.stack([mean, deviation, bonded], 1), dtype=torch.float32)

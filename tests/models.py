@@ -1,8 +1,11 @@
 """Small untrained models that tests share."""
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 
-from scoremd.data import Ensemble, read_ensemble
+from scoremd.data import Ensemble, read_ensemble, write_ensemble
 from scoremd.description import ModelDescription
 from scoremd.force_field import ForceField
 from scoremd.nn.energy import MoleculeEnergy, NetworkConfig
@@ -48,6 +51,18 @@ def alanine_dipeptide(seed=0, time_ranges=((0.0, 1.0),)):
     )
     statistics = pair_statistics([(6 * ensemble.positions[::100], list(range(5)))], 5)
     return ForceField(description, [description.make_network(statistics) for _ in time_ranges])
+
+
+def dipeptide_folder(data, folder, frames=30):
+    """A folder of the ensembles of KS and KG, with made-up forces, and of a file that is no ensemble; fewer frames of KG."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name, n in (("KS", frames), ("KG", frames // 2)):
+        ensemble = read_ensemble(data / f"{name}-small.h5").select(slice(n))
+        forces = 500 * rng.standard_normal(ensemble.positions.shape)
+        write_ensemble(folder / f"{name}.h5", replace(ensemble, forces=forces.astype(np.float32)))
+    (folder / "README.md").write_text("not an ensemble")
+    return folder
 
 
 def small_ensemble(folder) -> Ensemble:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import scoremd
-from scoremd import bound_model
+from scoremd import bound_model, force_field
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField, list_models, model_for
 from scoremd.systems import load_system
@@ -42,6 +42,20 @@ def test_models_are_found_by_name(folder, monkeypatch):
 def test_the_shipped_model_covers_alanine_dipeptide():
     assert model_for(load_system("ALDP")) == "alanine-dipeptide"
     assert scoremd.ForceField.load("alanine-dipeptide").description.temperature == 300
+
+
+def test_a_model_of_a_family_is_found_for_every_member(tmp_path, monkeypatch):
+    model = alanine_dipeptide()
+    model.description = model.description.model_copy(update={"systems": ("dipeptides",)})
+    model.save(tmp_path / "force_fields" / "aaa")
+    monkeypatch.setenv("SCOREMD_PATH", str(tmp_path))
+    assert [model_for(load_system(name)) for name in ("ks", "GG", "ALDP")] == ["aaa", "aaa", "alanine-dipeptide"]
+
+
+def test_no_model_of_a_member(monkeypatch):
+    monkeypatch.setattr(force_field, "list_models", dict)
+    with pytest.raises(ScoreMDError, match=r"no model covers KS; .*\(systems: alanine-dipeptide, dipeptides\)"):
+        model_for(load_system("KS"))
 
 
 def broken(folder, name, content):

@@ -255,7 +255,7 @@ def refused(path):
         ({"temperature": "warm"}, "temperature: Input should be a valid number"),
         ({"temperature": -1}, "temperature: Input should be greater than 0"),
         ({"temperature": float("inf")}, "temperature: Input should be a finite number"),
-        ({"kind": "polymer"}, "'molecule', 'toy'"),
+        ({"kind": "polymer"}, "'molecule', 'toy', 'family'"),
         ({"kind": "delete"}, "kind"),
         ({"name": "a/b"}, "name: "),
         ({"reference": "../secret.h5"}, "reference: "),

@@ -52,7 +52,7 @@ class Space:
 
     def _basis(self) -> Tensor:
         """Helmert's vectors on the beads that exist: (batch or 1, bead, bead), orthonormal columns with zero sum; the column of the
-        first bead, and those of padding, are zero.
+        first bead (so always the first column), and those of padding, are zero.
         """
         m = self.mask
         rank = m.cumsum(-1)  # 1, 2, ... over the beads that exist
@@ -63,10 +63,10 @@ class Space:
     def directions(self, batch: int, generator: torch.Generator | None) -> Tensor:
         """Orthonormal basis of the space with random signs, one for each of the batch, (K, batch, bead, dimension).
 
-        K is the largest D in the batch; molecules with fewer beads have zero vectors in between.
+        K is D of a molecule without missing beads, whatever the batch holds, so that all batches have one shape; molecules with fewer
+        beads have zero vectors in between.
         """
-        columns = self._basis() if self.centred else torch.diag_embed(self.mask)
-        columns = columns[..., columns.abs().sum((0, 1)) > 0]
+        columns = self._basis()[..., 1:] if self.centred else torch.diag_embed(self.mask)
         axes = torch.eye(self.dimension, dtype=columns.dtype, device=columns.device)
         vectors = torch.einsum("mbk,cd->kcmbd", columns, axes).flatten(0, 1)
         signs = torch.randint(0, 2, (len(vectors), batch, 1, 1), generator=generator)

@@ -53,8 +53,9 @@ class TrainingConfig(_Section):
     Attributes
     ----------
     name, title : of the model
-    system : name of the system
-    data : ensemble in the format of `scoremd.data`; relative to the configuration file
+    system : name of the system, or of a family of systems, of which one model then learns all members
+    data : ensemble in the format of `scoremd.data`, for a family a folder of them, one for each member that is to be learned, named by its
+        sequence (KS.h5); relative to the configuration file
     output : folder of the trained model; relative to the configuration file
     length_scale : 1/nm, chosen so that scaled coordinates have a variance of order one
     use_forces : mix the force labels into the target

@@ -1,6 +1,8 @@
 """Training samples in the model's slots and scaled units."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scoremd.collective_variables import dihedrals
-from scoremd.data import Ensemble
+from scoremd.data import Ensemble, read_ensemble
 from scoremd.description import ModelDescription
 from scoremd.diffusion.losses import mean_square_force
 from scoremd.diffusion.space import Space
 from scoremd.errors import ScoreMDError
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.statistics import pair_statistics
-from scoremd.systems import System
+from scoremd.systems import Family, System
 from scoremd.training.turns import Rotor, rotors, turn_at_random
 from scoremd.units import thermal_energy
 
@@ -95,12 +97,43 @@ def flattened(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1 / np.maximum(np.bincount(cell)[cell], _SPARSE)
 
 
-def training_set(pairs: list[tuple[System, Ensemble]], description: ModelDescription, *, use_forces: bool) -> TrainingSet:
+def ensemble_files(folder: Path) -> list[Path]:
+    """The HDF5 files of a folder, in the order of their names."""
+    return sorted(folder.glob("*.h5"))
+
+
+def read_ensembles(system: System | Family, data: Path) -> Iterator[tuple[System, Ensemble]]:
+    """Read what a model is to learn, one ensemble at a time.
+
+    Parameters
+    ----------
+    system : one molecule, or a family
+    data : file of the molecule's ensemble, or folder of the members' files, each named by its sequence
+
+    Raises
+    ------
+    ScoreMDError
+        If a file cannot be read, or the folder is missing, holds no ensemble, or one that is named by no member.
+    """
+    if isinstance(system, System):
+        yield system, read_ensemble(data)
+        return
+    files = ensemble_files(data)
+    if not files:
+        raise ScoreMDError(f"{data}: must be a folder of ensembles of {system.name}, each a file named by its sequence, with ending .h5")
+    for path in files:
+        member = system.find(path.stem)
+        if member is None:
+            raise ScoreMDError(f"{path}: its name is not the sequence of any member of {system.name}")
+        yield member, read_ensemble(path)
+
+
+def training_set(pairs: Iterable[tuple[System, Ensemble]], description: ModelDescription, *, use_forces: bool) -> TrainingSet:
     """Put ensembles into a model's slots.
 
     Parameters
     ----------
-    pairs : systems with an ensemble of each, of all heavy atoms or of any choice that holds the beads
+    pairs : systems with an ensemble of each, asked for one by one; of all heavy atoms or of any choice that holds the beads
     use_forces : whether forces are wanted; ensembles without them are then an error
 
     Raises

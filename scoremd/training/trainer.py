@@ -12,17 +12,16 @@ import torch
 from torch import Tensor
 
 from scoremd.compilation import compile_for
-from scoremd.data import read_ensemble
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive, replacing
 from scoremd.model_files import CONFIG, load_model, save_model
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.progress import progress
-from scoremd.systems import System, load_system
+from scoremd.systems import Family, System, ToySystem, find_system
 from scoremd.training.checkpoint import RunState
 from scoremd.training.config import TrainingConfig
-from scoremd.training.dataset import TrainingSet, training_set
+from scoremd.training.dataset import TrainingSet, ensemble_files, read_ensembles, training_set
 from scoremd.training.step import BatchSource, StepResult, make_step
 
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
@@ -36,8 +35,9 @@ def learning_rate_factor(fraction: float) -> float:
     return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * (fraction - _WARM_UP) / (1 - _WARM_UP)))
 
 
-def describe(config: TrainingConfig, system: System) -> ModelDescription:
-    """The description of the model that a configuration trains."""
+def describe(config: TrainingConfig, system: System | Family) -> ModelDescription:
+    """The description of the model that a configuration trains, for one system or for all members of a family."""
+    residues = system.residues if isinstance(system, System) else system.residues.values()
     network = config.network.model_copy(update={"achiral": system.achiral})
     return ModelDescription(
         name=config.name,
@@ -47,7 +47,7 @@ def describe(config: TrainingConfig, system: System) -> ModelDescription:
         length_scale=config.length_scale,
         schedule=config.schedule,
         slots=system.beads,
-        residue_names=tuple(dict.fromkeys(system.residues)),
+        residue_names=tuple(dict.fromkeys(residues)),
         torsions=(system.torsions,) if system.torsions else (),
         network=network,
         time_ranges=config.time_ranges,
@@ -124,9 +124,11 @@ def train(config: TrainingConfig) -> None:
     ScoreMDError
         If the data do not fit the system, the output cannot be written or holds a run with other settings.
     """
-    system = load_system(config.system)
+    system = find_system(config.system)
+    if isinstance(system, ToySystem):
+        raise ScoreMDError(f"{system.name} is a toy potential, where a molecule or a family of molecules is needed")
     description = describe(config, system)
-    data = training_set([(system, read_ensemble(config.data))], description, use_forces=config.use_forces)
+    data = training_set(read_ensembles(system, config.data), description, use_forces=config.use_forces)
     try:
         config.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -161,9 +163,15 @@ def _remove_checkpoints(config: TrainingConfig) -> None:
 def _settings(config: TrainingConfig) -> dict[str, Any]:
     """What fixes a run bit for bit: configuration, a hash of the data, the version of torch."""
     fixed = config.model_dump(mode="json", exclude={"output", "data", "checkpoint_every"})
-    with config.data.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return fixed | {"data_sha256": digest, "torch": torch.__version__}
+    return fixed | {"data_sha256": _digest(config.data), "torch": torch.__version__}
+
+
+def _digest(data: Path) -> str:
+    """SHA-256 of a file, or of those of a folder's files."""
+    if data.is_dir():
+        return hashlib.sha256("".join(map(_digest, ensemble_files(data))).encode()).hexdigest()
+    with data.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _run(expert: Expert, config: TrainingConfig) -> None:

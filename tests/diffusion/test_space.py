@@ -66,3 +66,25 @@ def test_masks_of_different_molecules(generator):
 def test_degrees_of_freedom_without_a_centre(plane):
     assert plane.degrees_of_freedom.tolist() == [2]
     assert plane.noise(3, None).shape == (3, 1, 2)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_directions_are_a_basis_of_each_molecule(centred, generator):
+    """Also where the first bead is missing."""
+    masks = torch.cat([FULL, PADDED, PADDED.flip(1), 1 - PADDED])
+    space = Space(masks, 3, centred)
+    vectors = space.directions(4, generator)
+    for k, mask in enumerate(masks):
+        projectors = vectors[:, k].flatten(1)
+        torch.testing.assert_close(projectors.T @ projectors, projector(Space(mask[None], 3, centred)))
+        present = (projectors != 0).any(1)
+        lengths = projectors.norm(dim=1)
+        torch.testing.assert_close(lengths, present.to(lengths))
+        assert int(present.sum()) == int(space.degrees_of_freedom[k])
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_the_number_of_directions_does_not_depend_on_which_beads_are_missing(centred, generator):
+    """Compiled steps take batches of one shape only."""
+    numbers = {len(Space(mask, 3, centred).directions(2, generator)) for mask in (FULL, PADDED, PADDED.flip(1))}
+    assert numbers == {12 if centred else 15}

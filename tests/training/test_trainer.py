@@ -1,18 +1,20 @@
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from scoremd import resources
 from scoremd.data import read_ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
-from scoremd.systems import load_system
+from scoremd.systems import find_system, load_system
 from scoremd.training import trainer
 from scoremd.training.config import FokkerPlanckConfig, TrainingConfig, read_config
 from scoremd.training.dataset import training_set
-from tests.models import SMALL
+from tests.models import SMALL, dipeptide_folder
 
 
 def config(folder_of_data, folder, **changes):
@@ -158,6 +160,16 @@ def test_bad_configurations_are_refused(tmp_path, text, message):
         read_config(tmp_path / "missing.yaml")
 
 
+@pytest.mark.parametrize(
+    "path", sorted(resources.packaged("force_fields").glob("*/training*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}"
+)
+def test_shipped_configurations_are_valid(path):
+    settings = read_config(path)
+    description = trainer.describe(settings, find_system(settings.system))
+    assert settings.output.parent == path.parent
+    assert description.make_network().n_beads == len(description.slots)
+
+
 def test_paths_are_relative_to_the_configuration(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps({"name": "a", "title": "b", "system": "ALDP", "data": "x.h5", "output": "y", "steps": 1}))
@@ -171,6 +183,44 @@ def test_a_finished_model_is_kept(data, tmp_path):
     with pytest.raises(ScoreMDError, match="other settings or data"):
         trainer.train(config(data, tmp_path / "a", seed=1))
     assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_model_of_a_family_covers_members_that_it_has_not_seen(data, tmp_path):
+    settings = config(data, tmp_path / "a", system="Dipeptides", data=dipeptide_folder(data, tmp_path / "peptides"), steps=4)
+    trainer.train(settings)
+    model = ForceField.load(tmp_path / "a")
+    assert model.description.systems == ("dipeptides",)
+    assert model.description.trained["frames"] == 45
+    for name, beads in (("TW", 10), ("GA", 9)):
+        bound = model.bind(name)
+        x = bound.sample(3, torch.Generator().manual_seed(0))
+        assert x.shape == (3, beads, 3)
+        energy, forces = bound.forces(3)(x)
+        assert forces.shape == x.shape
+        assert bool(energy.isfinite().all() and forces.isfinite().all())
+        assert float(forces.sum(1).abs().max()) < 1e-4 * float(forces.abs().max())
+
+
+@pytest.mark.parametrize("change", ["another file", "another order", "another content"])
+def test_a_changed_folder_is_other_data(data, tmp_path, change):
+    folder = dipeptide_folder(data, tmp_path / "peptides")
+    settings = config(data, tmp_path / "a", system="dipeptides", data=folder, steps=4)
+    trainer.train(settings)
+    (folder / "README.md").unlink()
+    trainer.train(settings)
+    if change == "another file":
+        shutil.copy(data / "KS-small.h5", folder / "SS.h5")
+    elif change == "another order":
+        (folder / "KG.h5").rename(folder / "LYS-GLY.h5")
+    else:
+        shutil.copy(data / "KG-small.h5", folder / "KG.h5")
+    with pytest.raises(ScoreMDError, match="holds a model trained with other settings or data"):
+        trainer._train(settings, None, None)
+
+
+def test_toys_are_not_trained_on_ensembles(data, tmp_path):
+    with pytest.raises(ScoreMDError, match="double-well is a toy potential, where a molecule or a family of molecules is needed"):
+        trainer.train(config(data, tmp_path, system="double-well"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""The step of a batch of different molecules: each counts as if it were alone."""
+
+import pytest
+import torch
+
+from scoremd.diffusion.schedule import SCHEDULES
+from scoremd.systems import find_system
+from scoremd.training.config import ContrastConfig, FokkerPlanckConfig
+from scoremd.training.dataset import read_ensembles, training_set
+from scoremd.training.step import Batch, BatchSource, make_step
+from tests.models import dipeptide_folder
+from tests.training.test_dataset import CB, description
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return description()
+
+
+@pytest.fixture
+def samples(data, tmp_path, model):
+    return training_set(read_ensembles(find_system("dipeptides"), dipeptide_folder(data, tmp_path / "p")), model, use_forces=True)
+
+
+def source(samples, seed, batch=8, fraction=0.5):
+    term = FokkerPlanckConfig(weight=1.0, fraction=fraction)
+    contrast = ContrastConfig(weight=1.0, fraction=fraction)
+    return BatchSource(samples, SCHEDULES["vp"](), (0.0, 1.0), batch, term, contrast, torch.Generator().manual_seed(seed))
+
+
+def double(q):
+    if isinstance(q, torch.Tensor):
+        return q.double() if q.is_floating_point() else q
+    return type(q)(*map(double, q))
+
+
+def alone(batch, k):
+    """The batch with nothing but sample k of the denoising term, sample -1 - k of the consistency term, and pair k, each twice."""
+    first, second = [k, k], [-1 - k, -1 - k]
+    pair = [k, k, k + len(batch.pairs) // 2, k + len(batch.pairs) // 2]
+
+    def only(rows, which):
+        return type(rows)(*(q[which] for q in rows))
+
+    return Batch(
+        only(batch.denoising, first),
+        batch.forces[first],
+        only(batch.molecule, first),
+        only(batch.consistency, second),
+        batch.directions[:, second],
+        only(batch.consistency_molecule, second),
+        batch.pairs[pair],
+        only(batch.pair_molecule, pair),
+    )
+
+
+def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
+    network = model.make_network(samples.pair_statistics).double()
+    step = make_step(network, samples.force_square, 0.3, 0.2)
+    parameters = [p.detach() for p in network.parameters()]
+    batch = double(source(samples, 1, fraction=1.0).draw())
+    # both molecules are in both terms, in different orders
+    first, second = ([bool(b) for b in m.bead[:, CB] == 0] for m in (batch.molecule, batch.consistency_molecule))
+    assert all(0 < sum(q) < 8 for q in (first, second))
+    assert len({tuple(q) for q in (first, first[::-1], second)}) == 3
+    together = step(parameters, batch)
+    parts = [step(parameters, alone(batch, k)) for k in range(8)]
+    torch.testing.assert_close(together.fokker_planck, torch.stack([p.fokker_planck for p in parts]).mean(), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(together.contrast, torch.stack([p.contrast for p in parts]).mean(), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(together.uniform, torch.stack([p.logarithmic for p in parts[:4]]).mean(), rtol=1e-8, atol=1e-8)
+    for k, gradient in enumerate(together.gradients):
+        expected = torch.stack([p.gradients[k] for p in parts]).mean(0)
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_where_missing_beads_are_changes_nothing(samples, model):
+    network = model.make_network(samples.pair_statistics).double()
+    step = make_step(network, samples.force_square, 0.3, 0.2)
+    parameters = [p.detach() for p in network.parameters()]
+    batch = double(source(samples, 1).draw())
+    moved = batch
+    for name, molecule in (("denoising", batch.molecule), ("consistency", batch.consistency_molecule)):
+        noised = getattr(batch, name)
+        missing = (molecule.bead == 0)[..., None]
+        assert missing.any()
+        moved = moved._replace(**{name: noised._replace(positions=torch.where(missing, 7.0, noised.positions))})
+    before, after = step(parameters, batch), step(parameters, moved)
+    torch.testing.assert_close(after.fokker_planck, before.fokker_planck)
+    pairs = torch.where((batch.pair_molecule.bead == 0)[..., None], 7.0, batch.pairs)
+    moved = moved._replace(pairs=pairs)
+    torch.testing.assert_close(step(parameters, moved).contrast, before.contrast)
+    torch.testing.assert_close(after.gradients, before.gradients, rtol=1e-6, atol=1e-8)
+
+
+def test_all_batches_have_one_shape(samples):
+    """Whichever molecules the few samples of the consistency term are: compiled steps take one shape only."""
+    small = source(samples, 0, fraction=0.125)
+    shapes = {tuple(q.shape for q in torch.utils._pytree.tree_leaves(small.draw())) for _ in range(20)}
+    assert len(shapes) == 1
