@@ -168,7 +168,7 @@ def make_step(
             loss = loss + consistency_weight * consistency
         if batch.pairs is not None and batch.pair_molecule is not None:
             # frames as they are: what noise there is at this level is far below their own spread
-            energies = bind(batch.pair_molecule)(batch.pairs, torch.full((1,), CONTRAST_LEVEL))
+            energies = bind(batch.pair_molecule)(batch.pairs, log_snr.new_full((1,), CONTRAST_LEVEL))
             contrast = contrastive_loss(*energies.chunk(2))
             loss = loss + contrast_weight * contrast
         gradients = [g.detach() for g in torch.autograd.grad(loss, leaves, materialize_grads=True)]
