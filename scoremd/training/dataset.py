@@ -37,7 +37,8 @@ class TrainingSet:
     index : (frame,) long, the molecule of each frame
     pair_statistics : see `scoremd.statistics`, scaled
     flat : (frame,) cumulative probability of each frame when all regions of the torsions are drawn alike; see `flattened`
-    rotors : of each molecule, the bonds that can be turned
+    rotors : of each kind of molecule, the bonds that can be turned
+    kind : (molecule,) long, which of them
     """
 
     positions: Tensor
@@ -46,7 +47,8 @@ class TrainingSet:
     index: Tensor
     pair_statistics: Tensor
     flat: Tensor
-    rotors: list[list[Rotor]]
+    rotors: list[tuple[Rotor, ...]]
+    kind: Tensor
 
     @property
     def force_square(self) -> float:
@@ -70,9 +72,9 @@ class TrainingSet:
         i = torch.randint(len(self.positions), (n,), generator=generator)
         x, _, molecule = self._frames(i)
         turned = x.clone()
-        for k in torch.unique(self.index[i]).tolist():
-            chosen = self.index[i] == k
-            turned[chosen] = turn_at_random(x[chosen], self.rotors[k], generator)
+        kind = self.kind[self.index[i]]
+        for k, bonds in enumerate(self.rotors):
+            turned[kind == k] = turn_at_random(x[kind == k], bonds, generator)
         return x, Space(molecule.mask(x.dtype)).project(turned), molecule
 
     def _frames(self, i: Tensor) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
@@ -162,7 +164,7 @@ def training_set(pairs: Iterable[tuple[System, Ensemble]], description: ModelDes
         statistics.append((x[:, slots], slots))
         quadruples = list(system.collective_variables.values())[:2]
         torsions = [(slots[a], slots[b], slots[c], slots[d]) for a, b, c, d in system.torsions]
-        bonds.append(rotors([(slots[a], slots[b]) for a, b in system.bonds], torsions))
+        bonds.append(tuple(rotors([(slots[a], slots[b]) for a, b in system.bonds], torsions)))
         trajectory = beads.to_mdtraj(system.bonds)
         weights.append(flattened(dihedrals(trajectory, quadruples)) if quadruples else np.ones(beads.n_frames))
     return TrainingSet(
@@ -172,5 +174,6 @@ def training_set(pairs: Iterable[tuple[System, Ensemble]], description: ModelDes
         torch.tensor(index),
         pair_statistics(statistics, n_slots),
         torch.from_numpy(np.cumsum(np.concatenate([w / w.sum() for w in weights])) / len(weights)),
-        bonds,
+        list(dict.fromkeys(bonds)),
+        torch.tensor([list(dict.fromkeys(bonds)).index(b) for b in bonds]),
     )
