@@ -161,7 +161,8 @@ def compare(
     """Compare samples, simulation and reference, and write the report."""
     from scoremd.analysis.report import write_report
     from scoremd.data import read_ensemble
-    from scoremd.emulation import compare_trajectories, make_folder, provenance
+    from scoremd.emulation import compare_trajectories, provenance
+    from scoremd.files import make_folder
     from scoremd.systems import load_system
     from scoremd.trajectory_files import read_trajectory
 

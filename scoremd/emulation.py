@@ -16,7 +16,7 @@ from scoremd.analysis.compare import Comparison, compare
 from scoremd.analysis.report import write_report
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
-from scoremd.files import exclusive, write_text
+from scoremd.files import exclusive, make_folder, write_text
 from scoremd.force_field import ForceField
 from scoremd.simulation.engine import Simulation, SimulationSettings
 from scoremd.systems import System, load_system
@@ -84,23 +84,6 @@ def provenance(force_field: ForceField | None, command: str, **extra: Any) -> di
     facts["versions"] = ", ".join(f"{name} {version(name)}" for name in packages) + f", Python {platform.python_version()}"
     facts["date"] = datetime.now(UTC).isoformat(timespec="seconds")
     return facts
-
-
-def make_folder(path: Path) -> Path:
-    """The folder at `path`, made if need be.
-
-    Raises
-    ------
-    ScoreMDError
-        If it is a file, or cannot be made.
-    """
-    if path.exists() and not path.is_dir():
-        raise ScoreMDError(f"{path}: is a file, where a folder is to be written")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ScoreMDError(f"{path}: cannot be made a folder ({error.strerror})") from None
-    return path
 
 
 def emulate(

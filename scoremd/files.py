@@ -58,6 +58,23 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     return Path(path)
 
 
+def make_folder(path: Path) -> Path:
+    """The folder at `path`, made if need be.
+
+    Raises
+    ------
+    ScoreMDError
+        If it is a file, or cannot be made.
+    """
+    if path.exists() and not path.is_dir():
+        raise ScoreMDError(f"{path}: is a file, where a folder is to be written")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScoreMDError(f"{path}: cannot be made a folder ({error.strerror})") from None
+    return path
+
+
 @contextmanager
 def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Hold a folder against other processes that ask for it in the same way; it is free again when the block or the process ends.
@@ -69,9 +86,10 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ScoreMDError(f"{folder}: another process is writing there; wait for it or choose another output") from None
         yield
-    except BlockingIOError:
-        raise ScoreMDError(f"{folder}: another process is writing there; wait for it or choose another output") from None
     finally:
         os.close(handle)

@@ -372,3 +372,13 @@ def test_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_ensemble(path, small(name="other"))
     assert path.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out.h5"]
+
+
+def test_residue_index_as_a_column_is_read(data_copy):
+    path = data_copy / "KS-small.h5"
+    expected = read_ensemble(path).atoms
+    with h5py.File(path, "r+") as file:
+        column = file["residue_index"][()][:, None]
+        del file["residue_index"]
+        file["residue_index"] = column
+    assert read_ensemble(path).atoms == expected

@@ -146,9 +146,7 @@ def training_set(pairs: Iterable[tuple[System, Ensemble]], description: ModelDes
     scale, n_slots = description.length_scale, len(description.slots)
     positions, forces, rows, index, statistics, weights, bonds = [], [], [], [], [], [], []
     for k, (system, ensemble) in enumerate(pairs):
-        if not np.isclose(ensemble.temperature, description.temperature):
-            raise ScoreMDError(f"{ensemble.name} is at {ensemble.temperature} K, the model at {description.temperature} K: they must agree")
-        beads = ensemble.beads(system.bead_indices(ensemble))
+        beads = system.beads_of(ensemble)
         if use_forces and beads.forces is None:
             raise ScoreMDError(f"{ensemble.name} has no forces; set use_forces: false to train on positions alone")
         slots = description.slots_of(system)

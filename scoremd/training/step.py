@@ -30,6 +30,21 @@ class Noised(NamedTuple):
     log_snr: Tensor
 
 
+class Consistency(NamedTuple):
+    """Samples for the Fokker–Planck term, directions (K, n, slot, 3) for its divergence, and the samples' molecules."""
+
+    samples: Noised
+    directions: Tensor
+    molecule: MoleculeBatch
+
+
+class Pairs(NamedTuple):
+    """Samples for the contrastive term and then the same turned, (2 n, slot, 3), and their molecules."""
+
+    positions: Tensor
+    molecule: MoleculeBatch
+
+
 class Batch(NamedTuple):
     """All random numbers of a step.
 
@@ -38,21 +53,14 @@ class Batch(NamedTuple):
     denoising : samples for score matching
     forces : of those samples, scaled, or None
     molecule : of those samples
-    consistency : samples for the Fokker–Planck term, or None
-    directions : (K, n, slot, 3) for its divergence, or None
-    consistency_molecule : of those samples, or None
-    pairs : samples for the contrastive term and the same turned, (2 n, slot, 3), or None
-    pair_molecule : of the pairs, or None
+    consistency, pairs : of the Fokker–Planck and the contrastive term, None without them
     """
 
     denoising: Noised
     forces: Tensor | None
     molecule: MoleculeBatch
-    consistency: Noised | None
-    directions: Tensor | None
-    consistency_molecule: MoleculeBatch | None
-    pairs: Tensor | None
-    pair_molecule: MoleculeBatch | None
+    consistency: Consistency | None
+    pairs: Pairs | None
 
 
 class StepResult(NamedTuple):
@@ -97,25 +105,20 @@ class BatchSource:
         space = Space(molecule.mask(x.dtype))
         log_snr = self.schedule.log_snr(draw_times(self.batch, self.time_range, g).double()).float()
         denoising = Noised(x, space.noise(self.batch, g), log_snr)
-        consistency, directions, consistency_molecule = self._consistency()
-        pairs, pair_molecule = self._pairs()
-        return Batch(denoising, forces, molecule, consistency, directions, consistency_molecule, pairs, pair_molecule)
+        consistency = None if self.fokker_planck is None else self._consistency(self.fokker_planck)
+        return Batch(denoising, forces, molecule, consistency, None if self.contrast is None else self._pairs(self.contrast))
 
-    def _consistency(self) -> tuple[Noised, Tensor, MoleculeBatch] | tuple[None, None, None]:
-        if self.fokker_planck is None:
-            return None, None, None
-        g, n = self.generator, max(1, round(self.fokker_planck.fraction * self.batch))
-        low, high = self.fokker_planck.log_snr
+    def _consistency(self, term: FokkerPlanckConfig) -> Consistency:
+        g, n = self.generator, max(1, round(term.fraction * self.batch))
+        low, high = term.log_snr
         x, _, molecule = self.data.draw_flat(n, g)
         space = Space(molecule.mask(x.dtype))
         level = low + (high - low) * (torch.arange(n) + torch.rand(n, generator=g)) / n
-        return Noised(x, space.noise(n, g), level), space.directions(n, g), molecule
+        return Consistency(Noised(x, space.noise(n, g), level), space.directions(n, g), molecule)
 
-    def _pairs(self) -> tuple[Tensor, MoleculeBatch] | tuple[None, None]:
-        if self.contrast is None:
-            return None, None
-        x, turned, molecule = self.data.draw_turned(max(1, round(self.contrast.fraction * self.batch)), self.generator)
-        return torch.cat([x, turned]), _join(molecule, molecule, 1)
+    def _pairs(self, term: ContrastConfig) -> Pairs:
+        x, turned, molecule = self.data.draw_turned(max(1, round(term.fraction * self.batch)), self.generator)
+        return Pairs(torch.cat([x, turned]), _join(molecule, molecule, 1))
 
 
 def _join(a: MoleculeBatch, b: MoleculeBatch, copies: int) -> MoleculeBatch:
@@ -148,27 +151,26 @@ def make_step(
         clean, eps, log_snr = batch.denoising
         n, molecule = len(clean), batch.molecule
         x, levels = add_noise(clean, eps, log_snr), log_snr
-        if batch.consistency is not None and batch.directions is not None and batch.consistency_molecule is not None:
-            here = add_noise(*batch.consistency)
-            level = batch.consistency.log_snr
-            x = torch.cat([x, basis_points(here, level, batch.directions)])
-            copies = 1 + len(batch.directions)
+        if batch.consistency is not None:
+            samples, directions, other = batch.consistency
+            here, level = add_noise(*samples), samples.log_snr
+            x = torch.cat([x, basis_points(here, level, directions)])
+            copies = 1 + len(directions)
             levels = torch.cat([levels, level.repeat(copies)])
-            molecule = _join(molecule, batch.consistency_molecule, copies)
+            molecule = _join(molecule, other, copies)
         _, scores = energy_and_score(bind(molecule), x, levels, create_graph=True)
         target, variance = mixed_target(eps, batch.forces, force_square, log_snr)
         freedom = Space(batch.molecule.mask(x.dtype)).degrees_of_freedom
         losses = score_matching_loss(scores[:n], target, variance, freedom)
         loss, consistency, contrast = losses.mean(), torch.zeros(()), torch.zeros(())
-        if batch.consistency is not None and batch.directions is not None and batch.consistency_molecule is not None:
-            other = _join(batch.consistency_molecule, batch.consistency_molecule, 1)
-            freedom = Space(batch.consistency_molecule.mask(x.dtype)).degrees_of_freedom
-            left = residual(bind(other), scores[n:], here, level, batch.directions, freedom)
+        if batch.consistency is not None:
+            freedom = Space(other.mask(x.dtype)).degrees_of_freedom
+            left = residual(bind(_join(other, other, 1)), scores[n:], here, level, directions, freedom)
             consistency = (left**2 / freedom).mean()
             loss = loss + consistency_weight * consistency
-        if batch.pairs is not None and batch.pair_molecule is not None:
+        if batch.pairs is not None:
             # frames as they are: what noise there is at this level is far below their own spread
-            energies = bind(batch.pair_molecule)(batch.pairs, log_snr.new_full((1,), CONTRAST_LEVEL))
+            energies = bind(batch.pairs.molecule)(batch.pairs.positions, log_snr.new_full((1,), CONTRAST_LEVEL))
             contrast = contrastive_loss(*energies.chunk(2))
             loss = loss + contrast_weight * contrast
         gradients = [g.detach() for g in torch.autograd.grad(loss, leaves, materialize_grads=True)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from scoremd.compilation import compile_for
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
-from scoremd.files import exclusive, replacing
+from scoremd.files import exclusive, make_folder, replacing
 from scoremd.model_files import CONFIG, load_model, save_model
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.progress import progress
@@ -129,10 +129,7 @@ def train(config: TrainingConfig) -> None:
         raise ScoreMDError(f"{system.name} is a toy potential, where a molecule or a family of molecules is needed")
     description = describe(config, system)
     data = training_set(read_ensembles(system, config.data), description, use_forces=config.use_forces)
-    try:
-        config.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ScoreMDError(f"{config.output}: cannot be made a folder ({error.strerror})") from None
+    make_folder(config.output)
     torch.set_num_threads(config.threads)
     with exclusive(config.output):
         _train(config, description, data)

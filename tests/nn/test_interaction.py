@@ -50,6 +50,27 @@ def test_irreps_of_a_block_are_those_it_declares():
         torch.set_default_dtype(torch.float32)
 
 
+def test_irreps_of_a_first_block_are_those_it_declares():
+    """It takes scalars alone."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        function = as_irreps_function(block(first=True))
+
+        def from_scalars(scalars, positions):
+            s = scalars.view(-1, BEADS, SCALARS)
+            return function(torch.cat([s, s.new_zeros(*s.shape[:2], 7 * VECTORS)], -1).flatten(1), positions)
+
+        assert_equivariant(
+            from_scalars,
+            args_in=[torch.randn(4, BEADS * SCALARS), torch.randn(4, 3 * BEADS)],
+            irreps_in=[o3.Irreps(f"{BEADS * SCALARS}x0e"), o3.Irreps(f"{BEADS}x1o")],
+            irreps_out=molecule_irreps(feature_irreps(SCALARS, VECTORS)),
+            tolerance=1e-9,
+        )
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_wrong_parities_are_noticed():
     """The check of the other test can fail: with the vectors' parities exchanged it does."""
     torch.set_default_dtype(torch.float64)

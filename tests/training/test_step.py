@@ -7,7 +7,7 @@ from scoremd.diffusion.schedule import SCHEDULES
 from scoremd.systems import find_system
 from scoremd.training.config import ContrastConfig, FokkerPlanckConfig
 from scoremd.training.dataset import read_ensembles, training_set
-from scoremd.training.step import Batch, BatchSource, make_step
+from scoremd.training.step import Batch, BatchSource, Consistency, Pairs, make_step
 from tests.models import dipeptide_folder
 from tests.training.test_dataset import CB, description
 
@@ -38,7 +38,8 @@ def double(q):
 def alone(batch, k):
     """The batch with nothing but sample k of the denoising term, sample -1 - k of the consistency term, and pair k, each twice."""
     first, second = [k, k], [-1 - k, -1 - k]
-    pair = [k, k, k + len(batch.pairs) // 2, k + len(batch.pairs) // 2]
+    pairs, n = batch.pairs, len(batch.pairs.positions) // 2
+    pair = [k, k, k + n, k + n]
 
     def only(rows, which):
         return type(rows)(*(q[which] for q in rows))
@@ -47,11 +48,10 @@ def alone(batch, k):
         only(batch.denoising, first),
         batch.forces[first],
         only(batch.molecule, first),
-        only(batch.consistency, second),
-        batch.directions[:, second],
-        only(batch.consistency_molecule, second),
-        batch.pairs[pair],
-        only(batch.pair_molecule, pair),
+        Consistency(
+            only(batch.consistency.samples, second), batch.consistency.directions[:, second], only(batch.consistency.molecule, second)
+        ),
+        Pairs(pairs.positions[pair], only(pairs.molecule, pair)),
     )
 
 
@@ -61,7 +61,7 @@ def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
     parameters = [p.detach() for p in network.parameters()]
     batch = double(source(samples, 1, fraction=1.0).draw())
     # both molecules are in both terms, in different orders
-    first, second = ([bool(b) for b in m.bead[:, CB] == 0] for m in (batch.molecule, batch.consistency_molecule))
+    first, second = ([bool(b) for b in m.bead[:, CB] == 0] for m in (batch.molecule, batch.consistency.molecule))
     assert all(0 < sum(q) < 8 for q in (first, second))
     assert len({tuple(q) for q in (first, first[::-1], second)}) == 3
     together = step(parameters, batch)
@@ -78,17 +78,18 @@ def test_where_missing_beads_are_changes_nothing(samples, model):
     network = model.make_network(samples.pair_statistics).double()
     step = make_step(network, samples.force_square, 0.3, 0.2)
     parameters = [p.detach() for p in network.parameters()]
-    batch = double(source(samples, 1).draw())
-    moved = batch
-    for name, molecule in (("denoising", batch.molecule), ("consistency", batch.consistency_molecule)):
-        noised = getattr(batch, name)
+    batch = double(source(samples, 1, fraction=1.0).draw())
+
+    def shifted(noised, molecule):
         missing = (molecule.bead == 0)[..., None]
         assert missing.any()
-        moved = moved._replace(**{name: noised._replace(positions=torch.where(missing, 7.0, noised.positions))})
+        return noised._replace(positions=torch.where(missing, 7.0, noised.positions))
+
+    consistency = batch.consistency._replace(samples=shifted(batch.consistency.samples, batch.consistency.molecule))
+    moved = batch._replace(denoising=shifted(batch.denoising, batch.molecule), consistency=consistency)
     before, after = step(parameters, batch), step(parameters, moved)
     torch.testing.assert_close(after.fokker_planck, before.fokker_planck)
-    pairs = torch.where((batch.pair_molecule.bead == 0)[..., None], 7.0, batch.pairs)
-    moved = moved._replace(pairs=pairs)
+    moved = moved._replace(pairs=shifted(batch.pairs, batch.pairs.molecule))
     torch.testing.assert_close(step(parameters, moved).contrast, before.contrast)
     torch.testing.assert_close(after.gradients, before.gradients, rtol=1e-6, atol=1e-8)
 
