@@ -74,6 +74,15 @@ def standardise(distance: Tensor, mean: Tensor, deviation: Tensor, log_snr: Tens
     return (distance - alpha * mean) * torch.rsqrt((alpha * deviation) ** 2 + 2 * sigma**2)
 
 
+def saturate(z: Tensor) -> Tensor:
+    """Standardised distances as the network sees them: bounded, smooth, as they are near zero.
+
+    Data hardly reach |z| = 4. If features changed fast beyond, the energy there would have curvatures that no datum has bounded, many
+    times those of the springs: a bond that strays there is heated by the integrator and does not come back.
+    """
+    return 4 * torch.tanh(z / 4)
+
+
 class RadialFeatures(nn.Module):
     """Hidden features of each pair, from which every layer makes its weights by one linear map.
 
@@ -95,7 +104,7 @@ class RadialFeatures(nn.Module):
 
     def forward(self, z: Tensor, distance: Tensor, pair: Tensor, time: Tensor) -> Tensor:
         """Standardised and bare distances (batch, offset, bead), pair types (batch or 1, offset, bead), time (batch or 1, width)."""
-        fine = torch.exp(-0.5 * ((z.clamp(-8, 8)[..., None] - self.fine) / 0.8) ** 2)
+        fine = torch.exp(-0.5 * ((saturate(z)[..., None] - self.fine) / 0.8) ** 2)
         coarse = torch.exp(-0.5 * ((distance[..., None] - self.coarse) / 0.5) ** 2)
         hidden = self.fine_map(fine) + self.coarse_map(coarse) + self.pair(pair) + self.time_map(time)[:, None, None]
         return nn.functional.silu(hidden)

@@ -24,6 +24,11 @@ from scoremd.units import thermal_energy
 
 #: A replica is lost when a bond gets longer than this times its median at the start, shorter than the inverse, or anything is not finite.
 BOND_STRETCH = 2.0
+#: It is lost also when it stays hotter than this times the temperature of the bath, on average over `HEAT_MEMORY` relaxation times (1 /
+#: friction): kinetic energies of a few beads fluctuate, but not that long, and nothing but an error of the forces or too long a time step
+#: heats a replica against the friction.
+HEAT_LIMIT = 2.0
+HEAT_MEMORY = 10.0
 _LONGEST_FS = 1e12  # a millisecond
 
 
@@ -101,6 +106,7 @@ class Replicas:
     state : positions, velocities, forces, energies
     good_frames : (replica,) frames saved before a replica was lost (all so far if it was not)
     lost : (replica,) bool
+    heat : (replica,) kinetic temperature over that of the bath, averaged over the last `HEAT_MEMORY` relaxation times
     """
 
     def __init__(self, model: BoundModel, parameters: LangevinParameters, force: ForceFunction) -> None:
@@ -116,6 +122,7 @@ class Replicas:
         self.lengths = self._bond_lengths(positions).median(0).values
         self.lost = torch.zeros(len(positions), dtype=torch.bool)
         self.good_frames = torch.zeros(len(positions), dtype=torch.long)
+        self.heat = torch.ones(len(positions))
         self.generator = generator
 
     def _bond_lengths(self, positions: Tensor) -> Tensor:
@@ -123,13 +130,18 @@ class Replicas:
 
     def advance(self, steps: int) -> Tensor:
         """Take `steps` steps; stop the replicas that blew up where they were before. Returns positions, centred, for the frame."""
-        before = self.state
-        state = before
+        before, p = self.state, self.parameters
+        state, twice_kinetic = before, torch.zeros_like(self.heat)
         for _ in range(steps):
             noise = torch.randn(state.positions.shape, generator=self.generator)
-            state = middle_step(state, noise, self.force, self.parameters)
+            state = middle_step(state, noise, self.force, p)
+            twice_kinetic += (p.masses * state.velocities**2).sum((1, 2))
+        temperature = twice_kinetic / (steps * state.velocities[0].numel() * p.thermal_energy)
+        keep = math.exp(-steps * p.time_step * p.friction / HEAT_MEMORY)
+        self.heat = keep * self.heat + (1 - keep) * temperature
         ratio = self._bond_lengths(state.positions) / self.lengths
         intact = (ratio < BOND_STRETCH).all(1) & (ratio > 1 / BOND_STRETCH).all(1) & torch.isfinite(state.energies)
+        intact &= self.heat < HEAT_LIMIT
         self.lost = self.lost | ~intact
         if bool(self.lost.any()):
             state = State(*(torch.where(self.lost.view(-1, *[1] * (b.dim() - 1)), a, b) for a, b in zip(before, state, strict=True)))
@@ -141,14 +153,14 @@ class Replicas:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Everything needed to go on."""
-        extra = {"lost": self.lost, "good_frames": self.good_frames, "lengths": self.lengths}
+        extra = {"lost": self.lost, "good_frames": self.good_frames, "lengths": self.lengths, "heat": self.heat}
         counts = {"frames": torch.tensor(self.frames), "generator": self.generator.get_state()}
         return self.state._asdict() | extra | counts
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Continue from `to_tensors`."""
         self.state = State(*(tensors[name] for name in State._fields))
-        self.lost, self.good_frames, self.lengths = tensors["lost"], tensors["good_frames"], tensors["lengths"]
+        self.lost, self.good_frames, self.lengths, self.heat = (tensors[q] for q in ("lost", "good_frames", "lengths", "heat"))
         self.frames, self.generator = int(tensors["frames"]), generator_from(tensors["generator"])
 
 

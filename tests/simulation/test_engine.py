@@ -4,6 +4,7 @@ import torch
 
 from scoremd.errors import ScoreMDError
 from scoremd.simulation import engine
+from scoremd.simulation.langevin import thermal_velocities
 from scoremd.trajectory_files import read_trajectory
 from tests.models import alanine_dipeptide
 
@@ -95,6 +96,18 @@ def test_a_replica_that_blows_up_is_stopped_saved_and_counted(model, start, tmp_
     assert np.bincount(run.replica, minlength=4).tolist() == [8, 4, 2, 8]
     assert np.isfinite(run.trajectory.xyz).all()
     assert read_trajectory(tmp_path / "a.h5", start.topology)[1].tolist() == run.replica.tolist()
+
+
+def test_a_replica_that_stays_hot_is_lost_though_its_bonds_hold(model, start, monkeypatch):
+    temperature = torch.tensor([1.0, 3.0, 1.4, 1.0])
+
+    def at_rest(state, noise, force, parameters):
+        return state._replace(velocities=thermal_velocities(parameters, noise) * temperature.sqrt()[:, None, None])
+
+    monkeypatch.setattr(engine, "middle_step", at_rest)
+    run = model.simulate("ALDP", **SETTINGS, friction=1000.0, start=start)
+    assert run.lost == (1,)
+    assert 0 < (run.replica == 1).sum() < 8
 
 
 def test_same_seed_same_run_and_other_seed_another(model, start):
