@@ -5,26 +5,34 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= emulation
 
+DEVELOPER := $(VENV)/.developer
+
 .PHONY: venv emulate test slow lint clean
 
 venv: $(STAMP)
 
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	$(PIP) torch
+	$(PIP) -e .
+	touch $@
+
+$(DEVELOPER): $(STAMP)
+	$(PIP) -e '.[dev]'
 	touch $@
 
 emulate: venv
 	$(BIN)/scoremd emulate ALDP -o $(OUT)
 
-test: venv
+test: $(DEVELOPER)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
-slow: venv
+slow: $(DEVELOPER)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m slow
 
-lint: venv
+lint: $(DEVELOPER)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

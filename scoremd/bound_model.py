@@ -1,9 +1,11 @@
 """A trained network bound to one molecule: energies, scores and forces of batches of it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from scoremd.compilation import compile_for
 from scoremd.description import ModelDescription
@@ -15,6 +17,7 @@ from scoremd.nn.score import ForceFunction, energy_and_score
 from scoremd.systems import System
 from scoremd.units import thermal_energy
 
+Weights = dict[str, Tensor]
 #: Samples that are drawn together; one compiled function serves all of them.
 SAMPLING_BATCH = 256
 #: Calls of the network that a sample costs.
@@ -37,18 +40,23 @@ class BoundModel:
         self.molecule = description.molecule(system)
         self.slots = description.slots_of(system)
         self.space = Space(self.molecule.mask(torch.float32))
-        self._compiled: dict[tuple[int, int], Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {}
+        self._compiled: dict[int, Callable[[Weights, Tensor, Tensor], tuple[Tensor, Tensor]]] = {}
 
     def energy_and_score(self, x: Tensor, log_snr: Tensor, expert: int = 0) -> tuple[Tensor, Tensor]:
         """Energy (batch,) in kT and score of scaled coordinates (batch, slot, 3) at `log_snr` (1,), as written (not compiled)."""
         return energy_and_score(lambda a, b: self.experts[expert](a, b, self.molecule), x, log_snr)
 
     def compiled(self, batch: int, expert: int = 0) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """`energy_and_score` compiled for one size of the batch; compiled once."""
-        if (batch, expert) not in self._compiled:
+        """`energy_and_score` compiled for one size of the batch; compiled once for all experts, which differ by their weights only."""
+        weights = [expert.state_dict() for expert in self.experts]
+        if batch not in self._compiled:
+
+            def function(values: Weights, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+                return energy_and_score(lambda a, b: functional_call(self.experts[0], values, (a, b, self.molecule)), x, log_snr)
+
             example = torch.randn(batch, len(self.description.slots), 3), torch.ones(1)
-            self._compiled[batch, expert] = compile_for(lambda x, lam: self.energy_and_score(x, lam, expert), *example)
-        return self._compiled[batch, expert]
+            self._compiled[batch] = compile_for(function, weights[0], *example)
+        return partial(self._compiled[batch], weights[expert])
 
     def score_function(self, batch: int) -> ScoreFunction:
         """The score at one noise level, from the expert of that level."""
@@ -56,7 +64,8 @@ class BoundModel:
         borders = self.schedule.log_snr(torch.tensor(ends[::-1], dtype=torch.float64)).tolist()
 
         def expert(k: int) -> ScoreFunction:
-            return lambda x, log_snr: self.compiled(batch, k)(x, log_snr)[1]
+            function = self.compiled(batch, k)
+            return lambda x, log_snr: function(x, log_snr)[1]
 
         return TimeMixture([expert(k) for k in reversed(range(len(self.experts)))], borders)
 
