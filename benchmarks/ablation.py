@@ -30,15 +30,14 @@ from scoremd.systems import load_system
 from scoremd.training.config import TrainingConfig
 from scoremd.training.trainer import train
 
-#: Name -> forces in the target, frozen time, weight of the Fokker–Planck term, of the contrastive term, factor of the steps.
+#: Name -> forces in the target, frozen time, weight of the Fokker–Planck term, factor of the steps.
 VARIANTS = {
-    "denoising": (False, None, 0.0, 0.0, 1.0),
-    "denoising + FP": (False, None, 0.1, 0.0, 1.0),
-    "mixed target": (True, None, 0.0, 0.0, 1.0),
-    "mixed target + frozen time": (True, 3.0, 0.0, 0.0, 1.0),
-    "the same, 1.6 x steps": (True, 3.0, 0.0, 0.0, 1.6),
-    "mixed target + frozen time + FP": (True, 3.0, 0.1, 0.0, 1.0),
-    "the same + contrast": (True, 3.0, 0.1, 0.3, 1.0),
+    "denoising": (False, None, 0.0, 1.0),
+    "denoising + FP": (False, None, 0.1, 1.0),
+    "mixed target": (True, None, 0.0, 1.0),
+    "mixed target + frozen time": (True, 3.0, 0.0, 1.0),
+    "the same, 1.6 x steps": (True, 3.0, 0.0, 1.6),
+    "mixed target + frozen time + FP": (True, 3.0, 0.1, 1.0),
 }
 LEVELS = np.arange(-1.0, 6.01, 0.5)
 
@@ -63,7 +62,7 @@ def residual_rms(force_field: ForceField, seed: int) -> tuple[float, float]:
 
 def configuration(name: str, seed: int, a: argparse.Namespace) -> dict[str, Any]:
     """Training configuration of a variant."""
-    forces, frozen, weight, contrast, factor = VARIANTS[name]
+    forces, frozen, weight, factor = VARIANTS[name]
     return {
         "name": "ablation",
         "title": name,
@@ -72,7 +71,6 @@ def configuration(name: str, seed: int, a: argparse.Namespace) -> dict[str, Any]
         "network": {"scalars": 16, "vectors": 8, "radial_width": 32, "torsion_width": 128, "frozen_above": frozen},
         # where time is frozen, soft modes cannot drift apart any more; where it is visible, consistency has to reach the simulation
         "fokker_planck": {"weight": weight, "log_snr": [0.0, 3.5 if frozen else 6.9]},
-        "contrast": {"weight": contrast},
         "steps": round(factor * a.steps),
         "learning_rate": 3e-3,
         "seed": seed,

@@ -62,7 +62,7 @@ def matrix_rate() -> float:
 
 
 def training(force_field: ForceField, **terms: dict[str, float]) -> float:
-    """ms of a training step of the least noisy network; `terms` are the sections `fokker_planck` and `contrast`."""
+    """ms of a training step of the least noisy network; `terms` is the section `fokker_planck` if there is to be one."""
     system = load_system("ALDP")
     reference = system.reference_ensemble()
     assert reference is not None
@@ -143,7 +143,6 @@ def measure(threads: int) -> dict[str, float]:
         "training step, batch 128 [ms]": training(force_field),
         "training step with Fokker-Planck, 128 points, batch 128 [ms]": training(force_field, fokker_planck=shipped | {"fraction": 1.0}),
         f"training step with Fokker-Planck, {points} points, batch 128 [ms]": training(force_field, fokker_planck=shipped),
-        "the same with contrast, 64 pairs, batch 128 [ms]": training(force_field, fokker_planck=shipped, contrast={"weight": 0.3}),
         "samples [1/s]": 256 / seconds(lambda: bound.sample(256, generator)),
         **{f"engine, {r} replica{'s' * (r > 1)} [replica-steps/s]": engine(force_field, r) for r in (1, 100, 1000)},
         "OpenMM, 1 replica [steps/s]": stepped,

@@ -34,19 +34,6 @@ class FokkerPlanckConfig(_Section):
     log_snr: tuple[float, float] = (-1.0, 3.0)
 
 
-class ContrastConfig(_Section):
-    """The contrastive term on the least noisy network's energy, at the time of simulation; see `scoremd.training.contrast`.
-
-    Attributes
-    ----------
-    weight : its factor in the loss; 0 turns it off
-    fraction : number of its pairs in units of the batch, in addition to the denoising samples; each costs two energies
-    """
-
-    weight: float = Field(0.0, ge=0)
-    fraction: float = Field(0.5, gt=0)
-
-
 class TrainingConfig(_Section):
     """Everything that fixes a training run.
 
@@ -78,7 +65,6 @@ class TrainingConfig(_Section):
     use_forces: bool = True
     network: NetworkConfig = NetworkConfig()
     fokker_planck: FokkerPlanckConfig = FokkerPlanckConfig()
-    contrast: ContrastConfig = ContrastConfig()
     time_ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
     training_ranges: tuple[tuple[float, float], ...] | None = None
     steps: int = Field(ge=1)

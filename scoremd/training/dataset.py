@@ -18,7 +18,6 @@ from scoremd.errors import ScoreMDError
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.statistics import pair_statistics
 from scoremd.systems import Family, System
-from scoremd.training.turns import Rotor, rotors, turn_at_random
 from scoremd.units import thermal_energy
 
 #: Cells of each torsion, and the number of frames below which a cell is drawn in proportion to them.
@@ -37,8 +36,6 @@ class TrainingSet:
     index : (frame,) long, the molecule of each frame
     pair_statistics : see `scoremd.statistics`, scaled
     flat : (frame,) cumulative probability of each frame when all regions of the torsions are drawn alike; see `flattened`
-    rotors : of each kind of molecule, the bonds that can be turned
-    kind : (molecule,) long, which of them
     """
 
     positions: Tensor
@@ -47,8 +44,6 @@ class TrainingSet:
     index: Tensor
     pair_statistics: Tensor
     flat: Tensor
-    rotors: list[tuple[Rotor, ...]]
-    kind: Tensor
 
     @property
     def force_square(self) -> float:
@@ -66,16 +61,6 @@ class TrainingSet:
         """As `draw`, but rare regions of the torsions come as often as frequent ones."""
         i = torch.searchsorted(self.flat, torch.rand(n, generator=generator, dtype=torch.float64))
         return self._frames(i.clamp(max=len(self.positions) - 1))
-
-    def draw_turned(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, MoleculeBatch]:
-        """n random frames, the same turned about their bonds, and their molecules."""
-        i = torch.randint(len(self.positions), (n,), generator=generator)
-        x, _, molecule = self._frames(i)
-        turned = x.clone()
-        kind = self.kind[self.index[i]]
-        for k, bonds in enumerate(self.rotors):
-            turned[kind == k] = turn_at_random(x[kind == k], bonds, generator)
-        return x, Space(molecule.mask(x.dtype)).project(turned), molecule
 
     def _frames(self, i: Tensor) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
         forces = None if self.forces is None else self.forces[i]
@@ -144,7 +129,7 @@ def training_set(pairs: Iterable[tuple[System, Ensemble]], description: ModelDes
         If an ensemble is of another molecule or temperature, or has no forces where they are wanted.
     """
     scale, n_slots = description.length_scale, len(description.slots)
-    positions, forces, rows, index, statistics, weights, bonds = [], [], [], [], [], [], []
+    positions, forces, rows, index, statistics, weights = [], [], [], [], [], []
     for k, (system, ensemble) in enumerate(pairs):
         beads = system.beads_of(ensemble)
         if use_forces and beads.forces is None:
@@ -161,8 +146,6 @@ def training_set(pairs: Iterable[tuple[System, Ensemble]], description: ModelDes
         index += [k] * beads.n_frames
         statistics.append((x[:, slots], slots))
         quadruples = list(system.collective_variables.values())[:2]
-        torsions = [(slots[a], slots[b], slots[c], slots[d]) for a, b, c, d in system.torsions]
-        bonds.append(tuple(rotors([(slots[a], slots[b]) for a, b in system.bonds], torsions)))
         trajectory = beads.to_mdtraj(system.bonds)
         weights.append(flattened(dihedrals(trajectory, quadruples)) if quadruples else np.ones(beads.n_frames))
     return TrainingSet(
@@ -172,6 +155,4 @@ def training_set(pairs: Iterable[tuple[System, Ensemble]], description: ModelDes
         torch.tensor(index),
         pair_statistics(statistics, n_slots),
         torch.from_numpy(np.cumsum(np.concatenate([w / w.sum() for w in weights])) / len(weights)),
-        list(dict.fromkeys(bonds)),
-        torch.tensor([list(dict.fromkeys(bonds)).index(b) for b in bonds]),
     )

@@ -14,12 +14,8 @@ from scoremd.diffusion.space import Space
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.nn.score import energy_and_score
-from scoremd.training.config import ContrastConfig, FokkerPlanckConfig
-from scoremd.training.contrast import contrastive_loss
+from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import TrainingSet
-
-#: Half log signal-to-noise ratio of the contrastive term: that of t = 1e-5, where simulations take their forces.
-CONTRAST_LEVEL = 6.9
 
 
 class Noised(NamedTuple):
@@ -38,13 +34,6 @@ class Consistency(NamedTuple):
     molecule: MoleculeBatch
 
 
-class Pairs(NamedTuple):
-    """Samples for the contrastive term and then the same turned, (2 n, slot, 3), and their molecules."""
-
-    positions: Tensor
-    molecule: MoleculeBatch
-
-
 class Batch(NamedTuple):
     """All random numbers of a step.
 
@@ -53,24 +42,22 @@ class Batch(NamedTuple):
     denoising : samples for score matching
     forces : of those samples, scaled, or None
     molecule : of those samples
-    consistency, pairs : of the Fokker–Planck and the contrastive term, None without them
+    consistency : of the Fokker–Planck term, None without it
     """
 
     denoising: Noised
     forces: Tensor | None
     molecule: MoleculeBatch
     consistency: Consistency | None
-    pairs: Pairs | None
 
 
 class StepResult(NamedTuple):
-    """Gradients by parameter, mean loss of the uniform and log-uniform half of the times, Fokker–Planck and contrastive loss."""
+    """Gradients by parameter, mean loss of the uniform and log-uniform half of the times, Fokker–Planck loss."""
 
     gradients: list[Tensor]
     uniform: Tensor
     logarithmic: Tensor
     fokker_planck: Tensor
-    contrast: Tensor
 
 
 class BatchSource:
@@ -81,7 +68,7 @@ class BatchSource:
     data : samples
     schedule, time_range : which noise levels
     batch : number of denoising samples
-    fokker_planck, contrast : configurations of these terms, None without them
+    fokker_planck : configuration of that term, None without it
     generator : of all randomness
     """
 
@@ -92,11 +79,10 @@ class BatchSource:
         time_range: tuple[float, float],
         batch: int,
         fokker_planck: FokkerPlanckConfig | None,
-        contrast: ContrastConfig | None,
         generator: torch.Generator,
     ) -> None:
         self.data, self.schedule, self.time_range = data, schedule, time_range
-        self.batch, self.fokker_planck, self.contrast, self.generator = batch, fokker_planck, contrast, generator
+        self.batch, self.fokker_planck, self.generator = batch, fokker_planck, generator
 
     def draw(self) -> Batch:
         """The next batch."""
@@ -106,7 +92,7 @@ class BatchSource:
         log_snr = self.schedule.log_snr(draw_times(self.batch, self.time_range, g).double()).float()
         denoising = Noised(x, space.noise(self.batch, g), log_snr)
         consistency = None if self.fokker_planck is None else self._consistency(self.fokker_planck)
-        return Batch(denoising, forces, molecule, consistency, None if self.contrast is None else self._pairs(self.contrast))
+        return Batch(denoising, forces, molecule, consistency)
 
     def _consistency(self, term: FokkerPlanckConfig) -> Consistency:
         g, n = self.generator, max(1, round(term.fraction * self.batch))
@@ -116,10 +102,6 @@ class BatchSource:
         level = low + (high - low) * (torch.arange(n) + torch.rand(n, generator=g)) / n
         return Consistency(Noised(x, space.noise(n, g), level), space.directions(n, g), molecule)
 
-    def _pairs(self, term: ContrastConfig) -> Pairs:
-        x, turned, molecule = self.data.draw_turned(max(1, round(term.fraction * self.batch)), self.generator)
-        return Pairs(torch.cat([x, turned]), _join(molecule, molecule, 1))
-
 
 def _join(a: MoleculeBatch, b: MoleculeBatch, copies: int) -> MoleculeBatch:
     if len(a.bead) == 1:
@@ -127,9 +109,7 @@ def _join(a: MoleculeBatch, b: MoleculeBatch, copies: int) -> MoleculeBatch:
     return MoleculeBatch(*(torch.cat([p, q.repeat(copies, *[1] * (q.dim() - 1))]) for p, q in zip(a, b, strict=True)))
 
 
-def make_step(
-    network: MoleculeEnergy, force_square: float, consistency_weight: float, contrast_weight: float
-) -> Callable[[list[Tensor], Batch], StepResult]:
+def make_step(network: MoleculeEnergy, force_square: float, consistency_weight: float) -> Callable[[list[Tensor], Batch], StepResult]:
     """The step as a function of parameters (in the order of `network.parameters()`) and batch.
 
     Parameters
@@ -137,7 +117,6 @@ def make_step(
     network : gives the structure; its own parameters are not used
     force_square : mean square of the scaled force for each degree of freedom
     consistency_weight : alpha, the factor of the Fokker–Planck loss
-    contrast_weight : the factor of the contrastive loss
     """
     names = [name for name, _ in network.named_parameters()]
 
@@ -162,19 +141,14 @@ def make_step(
         target, variance = mixed_target(eps, batch.forces, force_square, log_snr)
         freedom = Space(batch.molecule.mask(x.dtype)).degrees_of_freedom
         losses = score_matching_loss(scores[:n], target, variance, freedom)
-        loss, consistency, contrast = losses.mean(), torch.zeros(()), torch.zeros(())
+        loss, consistency = losses.mean(), torch.zeros(())
         if batch.consistency is not None:
             freedom = Space(other.mask(x.dtype)).degrees_of_freedom
             left = residual(bind(_join(other, other, 1)), scores[n:], here, level, directions, freedom)
             consistency = (left**2 / freedom).mean()
             loss = loss + consistency_weight * consistency
-        if batch.pairs is not None:
-            # frames as they are: what noise there is at this level is far below their own spread
-            energies = bind(batch.pairs.molecule)(batch.pairs.positions, log_snr.new_full((1,), CONTRAST_LEVEL))
-            contrast = contrastive_loss(*energies.chunk(2))
-            loss = loss + contrast_weight * contrast
         gradients = [g.detach() for g in torch.autograd.grad(loss, leaves, materialize_grads=True)]
         k = n // 2
-        return StepResult(gradients, losses[:k].mean().detach(), losses[k:].mean().detach(), consistency.detach(), contrast.detach())
+        return StepResult(gradients, losses[:k].mean().detach(), losses[k:].mean().detach(), consistency.detach())
 
     return step

@@ -25,7 +25,7 @@ from scoremd.training.dataset import TrainingSet, ensemble_files, read_ensembles
 from scoremd.training.step import BatchSource, StepResult, make_step
 
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
-_COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "fokker_planck", "contrast", "learning_rate")
+_COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "fokker_planck", "learning_rate")
 
 
 def learning_rate_factor(fraction: float) -> float:
@@ -63,9 +63,8 @@ class Expert:
         seed = 100 * config.seed + number
         torch.manual_seed(seed)
         self.network = description.make_network(data.pair_statistics)
-        # Consistency and contrast at small times are what simulation needs; noisier experts only sample.
+        # Consistency at small times is what simulation needs; noisier experts only sample.
         consistent = config.fokker_planck.weight > 0 and number == 0
-        contrasted = config.contrast.weight > 0 and number == 0
         generator = torch.Generator().manual_seed(seed)
         self.source = BatchSource(
             data,
@@ -73,11 +72,10 @@ class Expert:
             config.times_of_training[number],
             config.batch,
             config.fokker_planck if consistent else None,
-            config.contrast if contrasted else None,
             generator,
         )
         self.state = RunState(dict(self.network.named_parameters()), config.learning_rate, generator)
-        self.step_function = make_step(self.network, data.force_square, config.fokker_planck.weight, config.contrast.weight)
+        self.step_function = make_step(self.network, data.force_square, config.fokker_planck.weight)
 
     @property
     def parameters(self) -> list[Tensor]:

@@ -134,18 +134,3 @@ def test_files_of_other_molecules_are_refused(folder, name, message):
 def test_a_file_of_another_temperature_is_refused(folder):
     write_ensemble(folder / "KS.h5", replace(read_ensemble(folder / "KS.h5"), temperature=300.0))
     refused(folder, r"at 300\.0 K, but KS is at 310\.0 K")
-
-
-def test_turned_pairs_differ_by_their_torsions_alone(samples):
-    x, turned, molecule = samples.draw_turned(64, torch.Generator().manual_seed(0))
-    missing = molecule.bead == 0
-    assert missing.any()
-    assert not missing.all(1).any()
-    assert float(turned[missing].abs().max()) == 0
-    for i in range(len(x)):
-        there = ~missing[i]
-        near, far = (torch.cdist(q[i][there], q[i][there]) for q in (x, turned))
-        bonded = (near < 0.18 * 6) & (near > 0)  # scaled by 6/nm
-        assert bonded.sum() >= 16
-        torch.testing.assert_close(far[bonded], near[bonded], rtol=0, atol=1e-4)
-        assert float((far - near).abs().max()) > 1e-2

@@ -5,9 +5,9 @@ import torch
 
 from scoremd.diffusion.schedule import SCHEDULES
 from scoremd.systems import find_system
-from scoremd.training.config import ContrastConfig, FokkerPlanckConfig
+from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import read_ensembles, training_set
-from scoremd.training.step import Batch, BatchSource, Consistency, Pairs, make_step
+from scoremd.training.step import Batch, BatchSource, Consistency, make_step
 from tests.models import dipeptide_folder
 from tests.training.test_dataset import CB, description
 
@@ -25,8 +25,7 @@ def samples(data, tmp_path, model):
 
 def source(samples, seed, batch=8, fraction=0.5):
     term = FokkerPlanckConfig(weight=1.0, fraction=fraction)
-    contrast = ContrastConfig(weight=1.0, fraction=fraction)
-    return BatchSource(samples, SCHEDULES["vp"](), (0.0, 1.0), batch, term, contrast, torch.Generator().manual_seed(seed))
+    return BatchSource(samples, SCHEDULES["vp"](), (0.0, 1.0), batch, term, torch.Generator().manual_seed(seed))
 
 
 def double(q):
@@ -36,10 +35,8 @@ def double(q):
 
 
 def alone(batch, k):
-    """The batch with nothing but sample k of the denoising term, sample -1 - k of the consistency term, and pair k, each twice."""
+    """The batch with nothing but sample k of the denoising term and sample -1 - k of the consistency term, each twice."""
     first, second = [k, k], [-1 - k, -1 - k]
-    pairs, n = batch.pairs, len(batch.pairs.positions) // 2
-    pair = [k, k, k + n, k + n]
 
     def only(rows, which):
         return type(rows)(*(q[which] for q in rows))
@@ -51,13 +48,12 @@ def alone(batch, k):
         Consistency(
             only(batch.consistency.samples, second), batch.consistency.directions[:, second], only(batch.consistency.molecule, second)
         ),
-        Pairs(pairs.positions[pair], only(pairs.molecule, pair)),
     )
 
 
 def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
     network = model.make_network(samples.pair_statistics).double()
-    step = make_step(network, samples.force_square, 0.3, 0.2)
+    step = make_step(network, samples.force_square, 0.3)
     parameters = [p.detach() for p in network.parameters()]
     batch = double(source(samples, 1, fraction=1.0).draw())
     # both molecules are in both terms, in different orders
@@ -67,7 +63,6 @@ def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
     together = step(parameters, batch)
     parts = [step(parameters, alone(batch, k)) for k in range(8)]
     torch.testing.assert_close(together.fokker_planck, torch.stack([p.fokker_planck for p in parts]).mean(), rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(together.contrast, torch.stack([p.contrast for p in parts]).mean(), rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(together.uniform, torch.stack([p.logarithmic for p in parts[:4]]).mean(), rtol=1e-8, atol=1e-8)
     for k, gradient in enumerate(together.gradients):
         expected = torch.stack([p.gradients[k] for p in parts]).mean(0)
@@ -76,7 +71,7 @@ def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
 
 def test_where_missing_beads_are_changes_nothing(samples, model):
     network = model.make_network(samples.pair_statistics).double()
-    step = make_step(network, samples.force_square, 0.3, 0.2)
+    step = make_step(network, samples.force_square, 0.3)
     parameters = [p.detach() for p in network.parameters()]
     batch = double(source(samples, 1, fraction=1.0).draw())
 
@@ -89,8 +84,6 @@ def test_where_missing_beads_are_changes_nothing(samples, model):
     moved = batch._replace(denoising=shifted(batch.denoising, batch.molecule), consistency=consistency)
     before, after = step(parameters, batch), step(parameters, moved)
     torch.testing.assert_close(after.fokker_planck, before.fokker_planck)
-    moved = moved._replace(pairs=shifted(batch.pairs, batch.pairs.molecule))
-    torch.testing.assert_close(step(parameters, moved).contrast, before.contrast)
     torch.testing.assert_close(after.gradients, before.gradients, rtol=1e-6, atol=1e-8)
 
 
