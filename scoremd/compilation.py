@@ -1,19 +1,28 @@
-"""Fast path: functions of tensors traced through their gradients and compiled for one set of shapes.
+"""Fast path: functions of tensors traced through their gradients and compiled for one set of shapes, ahead of time.
 
-`torch.compile` does not differentiate twice; tracing the whole function, gradients included, gives one flat graph that it can compile.
-Compiled kernels are cached on disk by torch (TORCHINDUCTOR_CACHE_DIR). Without a C++ compiler or Python's headers everything runs as it is
-written.
+`torch.compile` does not differentiate twice; tracing the whole function, gradients included, gives one flat graph that it can compile. It
+is compiled to a library without Python inside (AOTInductor): for molecules of a few beads Python costs more than arithmetic. Libraries are
+kept in `~/.cache/scoremd` (or XDG_CACHE_HOME) under a key of all that goes into them. Without a C++ compiler or Python's headers everything
+runs as it is written.
 """
 
 import functools
+import hashlib
 import logging
+import os
+import platform
+import re
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+
+from scoremd.files import make_folder, replacing
 
 _log = logging.getLogger("scoremd")
 
@@ -44,11 +53,12 @@ def _cpp_compiler_found() -> bool:
 
 
 def compile_for(function: Callable[..., Any], *example: Any) -> Callable[..., Any]:
-    """Compile `function` for the shapes of `example`.
+    """Compile `function` for the shapes of `example`, or load what was compiled before.
 
     Parameters
     ----------
-    function : of tensors and tuples of tensors, free of data-dependent control flow; may take gradients inside; what it returns is detached
+    function : of tensors and containers of them, free of data-dependent control flow; may take gradients inside; what it returns is
+        detached
     example : arguments of the shapes, types and device of all later calls
 
     Returns
@@ -57,12 +67,47 @@ def compile_for(function: Callable[..., Any], *example: Any) -> Callable[..., An
     """
     if not compiler_available():
         return function
-    graph = make_fx(function, tracing_mode="real")(*example)
-    with torch.no_grad():
-        compiled = torch._inductor.compile(graph, list(torch.utils._pytree.arg_tree_leaves(*example)))  # noqa: SLF001
+    leaves, structure = tree_flatten(example)
+    tensors = [isinstance(leaf, Tensor) for leaf in leaves]
+    returned: list[TreeSpec] = []
+
+    def flat(*given: Tensor) -> list[Any]:
+        rest = iter(given)
+        results, spec = tree_flatten(
+            function(*tree_unflatten([next(rest) if t else q for q, t in zip(leaves, tensors, strict=True)], structure))
+        )
+        returned[:] = [spec]
+        return results
+
+    inputs = tuple(leaf for leaf, tensor in zip(leaves, tensors, strict=True) if tensor)
+    graph = make_fx(flat, tracing_mode="real")(*inputs)
+    compiled = torch._inductor.aoti_load_package(str(_library(graph, inputs)))  # noqa: SLF001
 
     def call(*arguments: Any) -> Any:
         with torch.no_grad():
-            return compiled(*torch.utils._pytree.arg_tree_leaves(*arguments))  # noqa: SLF001
+            results = compiled(*(q for q, tensor in zip(tree_leaves(arguments), tensors, strict=True) if tensor))
+        return tree_unflatten(results, returned[0])
 
     return call
+
+
+def _library(graph: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> Path:
+    """The compiled library of a graph: from the cache, or made and put there."""
+    path = make_folder(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoremd") / f"{_key(graph, inputs)}.pt2"
+    if not path.exists():
+        with torch.no_grad(), replacing(path) as temporary:
+            torch._inductor.aoti_compile_and_package(torch.export.export(graph, inputs), package_path=str(temporary))  # noqa: SLF001
+    return path
+
+
+def _key(graph: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> str:
+    """Identifies a library: operations, constants, shapes, threads, processor and version of torch."""
+    content = hashlib.sha256(graph.code.encode())
+    for name, constant in [*graph.named_buffers(), *((f"input {k}", q) for k, q in enumerate(inputs))]:
+        content.update(f"{name} {tuple(constant.shape)} {constant.stride()} {constant.dtype} {constant.device}".encode())
+        if not name.startswith("input"):
+            content.update(constant.detach().cpu().contiguous().numpy().tobytes())
+    processor = re.search(r"^(flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    surroundings = [torch.__version__, torch.get_num_threads(), platform.machine(), processor and processor[0]]
+    content.update(repr(surroundings).encode())
+    return content.hexdigest()[:32]
