@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import sysconfig
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def _library(graph: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> Path:
     """The compiled library of a graph: from the cache, or made and put there."""
     path = make_folder(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoremd") / f"{_key(graph, inputs)}.pt2"
     if not path.exists():
-        with torch.no_grad(), replacing(path) as temporary:
+        with torch.no_grad(), replacing(path) as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
             torch._inductor.aoti_compile_and_package(torch.export.export(graph, inputs), package_path=str(temporary))  # noqa: SLF001
     return path
 
