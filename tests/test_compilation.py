@@ -1,5 +1,7 @@
 import logging
 import sysconfig
+from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -19,15 +21,47 @@ def test_compiled_energy_and_score_equal_those_as_written():
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.compiled
-def test_compiled_gradient_of_a_small_function():
-    def function(x):
-        y = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad((y**3).sum(), y)
-        return gradient
+class Result(NamedTuple):
+    gradient: torch.Tensor
+    others: list
 
+
+def cubes(arguments, nothing, factor=1.0):
+    y = arguments["x"].detach().requires_grad_()
+    (gradient,) = torch.autograd.grad((factor * y**3).sum(), y)
+    return Result(gradient, [2 * y, nothing])
+
+
+@pytest.mark.compiled
+def test_gradients_and_containers_come_back_as_written(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiled = compilation.compile_for(cubes, {"x": torch.ones(4)}, None)
     x = torch.randn(4)
-    torch.testing.assert_close(compilation.compile_for(function, x)(x), 3 * x**2)
+    result = compiled({"x": x}, None)
+    assert isinstance(result, Result)
+    torch.testing.assert_close(result.gradient, 3 * x**2)
+    torch.testing.assert_close(result.others[0], 2 * x)
+    assert result.others[1] is None
+    assert not result.gradient.requires_grad
+
+
+@pytest.mark.compiled
+def test_only_what_was_compiled_before_is_taken_from_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    x, y = {"x": torch.ones(4)}, torch.arange(4.0)
+    compilation.compile_for(cubes, x, None)
+
+    def refuse(*_, **__):
+        raise RuntimeError("compiled again")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", refuse)
+    torch.testing.assert_close(compilation.compile_for(cubes, x, None)({"x": y}, None).gradient, 3 * y**2)
+    for other in ({"x": torch.ones(5)}, {"x": torch.ones(4).double()}):
+        with pytest.raises(RuntimeError, match="compiled again"):
+            compilation.compile_for(cubes, other, None)
+    for constant in (2.0, torch.arange(4.0)):
+        with pytest.raises(RuntimeError, match="compiled again"):
+            compilation.compile_for(partial(cubes, factor=constant), x, None)
 
 
 @pytest.fixture
