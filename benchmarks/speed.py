@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from scoremd.bound_model import SAMPLING_CALLS
 from scoremd.data import Ensemble
 from scoremd.force_field import ForceField
-from scoremd.simulation.engine import SimulationSettings, langevin_parameters
-from scoremd.simulation.langevin import State, middle_step, thermal_velocities
+from scoremd.parts import LARGEST_PART, part_size
+from scoremd.simulation.engine import Replicas, SimulationSettings, langevin_parameters
 from scoremd.systems import load_system
 from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import training_set
@@ -92,28 +92,23 @@ def engine(force_field: ForceField, replicas: int) -> float:
     """Replica-steps per second of the batched engine."""
     model = force_field.bind("ALDP")
     parameters = langevin_parameters(model, SimulationSettings(ns=1.0, replicas=replicas))
-    force, x = model.forces(replicas), frames_of(force_field, replicas)
-    energies, forces = force(x)
-    state = [State(x, thermal_velocities(parameters, torch.randn(x.shape)), forces, energies)]
-
-    def step() -> None:
-        state[0] = middle_step(state[0], torch.randn(x.shape), force, parameters)
-
-    return replicas / seconds(step)
+    running = Replicas(model, parameters, model.forces(part_size(replicas)))
+    running.start(frames_of(force_field, replicas), torch.Generator().manual_seed(0))
+    return 100 * replicas / seconds(lambda: running.advance(100))
 
 
-def parts_of_a_step(force_field: ForceField, replicas: int, rate: float) -> dict[str, float]:
+def parts_of_a_step(force_field: ForceField, rate: float) -> dict[str, float]:
     """Where a step of the engine spends its time: force call, random numbers; and the force call's share of the matrix-product rate."""
     model = force_field.bind("ALDP")
-    force, x = model.forces(replicas), frames_of(force_field, replicas)
+    force, x = model.forces(LARGEST_PART), frames_of(force_field, LARGEST_PART)
     call = seconds(lambda: force(x))
     with FlopCounterMode(display=False) as counter:
         model.energy_and_score(x, torch.ones(1))
     return {
-        f"force call, {replicas} replicas [us per replica]": 1e6 * call / replicas,
-        f"random numbers, {replicas} replicas [us per replica]": 1e6 * seconds(lambda: torch.randn(x.shape)) / replicas,
-        "matrix products of a force call [kflop per replica]": counter.get_total_flops() / replicas / 1e3,
-        "their share of the matrix-product rate [%]": 100 * counter.get_total_flops() / call / rate / 1e9,
+        "force call on one thread [us per replica]": 1e6 * call / LARGEST_PART,
+        "random numbers [us per replica]": 1e6 * seconds(lambda: torch.randn(x.shape)) / LARGEST_PART,
+        "matrix products of a force call [kflop per replica]": counter.get_total_flops() / LARGEST_PART / 1e3,
+        "their share of the matrix-product rate of one thread [%]": 100 * counter.get_total_flops() / call / rate / 1e9,
     }
 
 
@@ -147,7 +142,7 @@ def measure(threads: int) -> dict[str, float]:
         **{f"engine, {r} replica{'s' * (r > 1)} [replica-steps/s]": engine(force_field, r) for r in (1, 100, 1000)},
         "OpenMM, 1 replica [steps/s]": stepped,
         "bare force call, 1 replica [1/s]": bare,
-        **parts_of_a_step(force_field, 1000, rate),
+        **parts_of_a_step(force_field, rate / threads),
         "matrix product [GFLOP/s]": rate,
     }
 

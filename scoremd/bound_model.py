@@ -1,5 +1,6 @@
 """A trained network bound to one molecule: energies, scores and forces of batches of it."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -7,21 +8,31 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from scoremd.compilation import compile_for
+from scoremd.compilation import compile_for, compiler_available
 from scoremd.description import ModelDescription
 from scoremd.diffusion.samplers import ScoreFunction, second_order_sde
 from scoremd.diffusion.space import Space
 from scoremd.diffusion.time_mixture import TimeMixture
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.nn.score import ForceFunction, energy_and_score
+from scoremd.parts import concurrently, part_size
 from scoremd.systems import System
 from scoremd.units import thermal_energy
 
-Weights = dict[str, Tensor]
-#: Samples that are drawn together; one compiled function serves all of them.
+#: Samples that are drawn together.
 SAMPLING_BATCH = 256
 #: Calls of the network that a sample costs.
 SAMPLING_CALLS = 100
+_ALIGNMENT = 16  # floats of a cache line
+
+
+def _padded(q: Tensor) -> int:
+    return -(-q.numel() // _ALIGNMENT) * _ALIGNMENT
+
+
+def _joined(weights: dict[str, Tensor]) -> Tensor:
+    """All weights in one row, each from the beginning of a cache line."""
+    return torch.cat([torch.nn.functional.pad(q.detach().flatten(), (0, _padded(q) - q.numel())) for q in weights.values()])
 
 
 class BoundModel:
@@ -40,7 +51,8 @@ class BoundModel:
         self.molecule = description.molecule(system)
         self.slots = description.slots_of(system)
         self.space = Space(self.molecule.mask(torch.float32))
-        self._compiled: dict[int, Callable[[Weights, Tensor, Tensor], tuple[Tensor, Tensor]]] = {}
+        self._weights = [_joined(expert.state_dict()) for expert in self.experts]
+        self._compiled: dict[int, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {}
 
     def energy_and_score(self, x: Tensor, log_snr: Tensor, expert: int = 0) -> tuple[Tensor, Tensor]:
         """Energy (batch,) in kT and score of scaled coordinates (batch, slot, 3) at `log_snr` (1,), as written (not compiled)."""
@@ -48,15 +60,20 @@ class BoundModel:
 
     def compiled(self, batch: int, expert: int = 0) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """`energy_and_score` compiled for one size of the batch; compiled once for all experts, which differ by their weights only."""
-        weights = [expert.state_dict() for expert in self.experts]
+        if not compiler_available():
+            return partial(self.energy_and_score, expert=expert)
         if batch not in self._compiled:
-
-            def function(values: Weights, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-                return energy_and_score(lambda a, b: functional_call(self.experts[0], values, (a, b, self.molecule)), x, log_snr)
-
             example = torch.randn(batch, len(self.description.slots), 3), torch.ones(1)
-            self._compiled[batch] = compile_for(function, weights[0], *example)
-        return partial(self._compiled[batch], weights[expert])
+            self._compiled[batch] = compile_for(self._with_weights, self._weights[0], *example, concurrent=torch.get_num_threads())
+        return partial(self._compiled[batch], self._weights[expert])
+
+    def _with_weights(self, weights: Tensor, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+        """`energy_and_score` with the weights of any expert, in one tensor: a compiled function with few arguments is called faster."""
+        network = self.experts[0]
+        state = network.state_dict()
+        rows = weights.split([_padded(q) for q in state.values()])
+        values = {name: row[: q.numel()].view(q.shape) for (name, q), row in zip(state.items(), rows, strict=True)}
+        return energy_and_score(lambda a, b: functional_call(network, values, (a, b, self.molecule)), x, log_snr)
 
     def score_function(self, batch: int) -> ScoreFunction:
         """The score at one noise level, from the expert of that level."""
@@ -95,5 +112,11 @@ class BoundModel:
         """`batch` independent samples in nm, (batch, bead, 3), with `SAMPLING_CALLS` calls of the network."""
         times = self.schedule.steps(SAMPLING_CALLS - 1, self.description.sampling_time)
         grid = self.schedule.log_snr(times).float()
-        x = second_order_sde(self.score_function(batch), self.space, batch, grid, generator)
-        return x[:, self.slots] / self.description.length_scale
+        size = part_size(batch)
+        score = self.score_function(size)
+        seeds = torch.randint(2**62, (math.ceil(batch / size),), generator=generator).tolist()
+
+        def part(seed: int) -> Tensor:
+            return second_order_sde(score, self.space, size, grid, torch.Generator().manual_seed(seed))
+
+        return torch.cat(concurrently(part, seeds))[:batch, self.slots] / self.description.length_scale

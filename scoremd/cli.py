@@ -186,7 +186,7 @@ def emulate(
     system: SystemName,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything that is made.")],
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 10000,
-    ns: Nanoseconds = 0.05,
+    ns: Nanoseconds = 0.03,
     replicas: ReplicaCount = 256,
     seed: Seed = 0,
     time_step: TimeStep = 2.0,

@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import sysconfig
 import warnings
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from scoremd.compiled_library import CompiledLibrary
 from scoremd.files import make_folder, replacing
 
 _log = logging.getLogger("scoremd")
@@ -53,7 +55,7 @@ def _cpp_compiler_found() -> bool:
     return True
 
 
-def compile_for(function: Callable[..., Any], *example: Any) -> Callable[..., Any]:
+def compile_for(function: Callable[..., Any], *example: Any, threads: int = 1, concurrent: int = 1) -> Callable[..., Any]:
     """Compile `function` for the shapes of `example`, or load what was compiled before.
 
     Parameters
@@ -61,6 +63,8 @@ def compile_for(function: Callable[..., Any], *example: Any) -> Callable[..., An
     function : of tensors and containers of them, free of data-dependent control flow; may take gradients inside; what it returns is
         detached
     example : arguments of the shapes, types and device of all later calls
+    threads : of each call
+    concurrent : calls from several threads that run at the same time
 
     Returns
     -------
@@ -82,27 +86,30 @@ def compile_for(function: Callable[..., Any], *example: Any) -> Callable[..., An
 
     inputs = tuple(leaf for leaf, tensor in zip(leaves, tensors, strict=True) if tensor)
     graph = make_fx(flat, tracing_mode="real")(*inputs)
-    compiled = torch._inductor.aoti_load_package(str(_library(graph, inputs)))  # noqa: SLF001
+    compiled = CompiledLibrary(_library(graph, inputs, threads), concurrent)
 
     def call(*arguments: Any) -> Any:
         with torch.no_grad():
-            results = compiled(*(q for q, tensor in zip(tree_leaves(arguments), tensors, strict=True) if tensor))
+            results = compiled([q for q, tensor in zip(tree_leaves(arguments), tensors, strict=True) if tensor])
         return tree_unflatten(results, returned[0])
 
     return call
 
 
-def _library(graph: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> Path:
+def _library(graph: torch.fx.GraphModule, inputs: tuple[Tensor, ...], threads: int) -> Path:
     """The compiled library of a graph: from the cache, or made and put there."""
-    path = make_folder(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoremd") / f"{_key(graph, inputs)}.pt2"
+    folder = make_folder(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoremd")
+    path = folder / f"{_key(graph, inputs, threads)}.so"
     if not path.exists():
         with torch.no_grad(), replacing(path) as temporary, warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
-            torch._inductor.aoti_compile_and_package(torch.export.export(graph, inputs), package_path=str(temporary))  # noqa: SLF001
+            module = torch.export.export(graph, inputs).module()
+            made = torch._inductor.aot_compile(module, inputs, options={"cpp.threads": threads})  # noqa: SLF001
+            shutil.copyfile(str(made), temporary)
     return path
 
 
-def _key(graph: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> str:
+def _key(graph: torch.fx.GraphModule, inputs: tuple[Tensor, ...], threads: int) -> str:
     """Identifies a library: operations, constants, shapes, threads, processor and version of torch."""
     content = hashlib.sha256(graph.code.encode())
     for name, constant in [*graph.named_buffers(), *((f"input {k}", q) for k, q in enumerate(inputs))]:
@@ -110,6 +117,6 @@ def _key(graph: torch.fx.GraphModule, inputs: tuple[Tensor, ...]) -> str:
         if not name.startswith("input"):
             content.update(constant.detach().cpu().contiguous().numpy().tobytes())
     processor = re.search(r"^(flags|Features)\s*:.*$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    surroundings = [torch.__version__, torch.get_num_threads(), platform.machine(), processor and processor[0]]
+    surroundings = [torch.__version__, threads, platform.machine(), processor and processor[0]]
     content.update(repr(surroundings).encode())
     return content.hexdigest()[:32]

@@ -54,7 +54,7 @@ def test_only_what_was_compiled_before_is_taken_from_the_cache(monkeypatch, tmp_
     def refuse(*_, **__):
         raise RuntimeError("compiled again")
 
-    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", refuse)
+    monkeypatch.setattr(torch._inductor, "aot_compile", refuse)
     torch.testing.assert_close(compilation.compile_for(cubes, x, None)({"x": y}, None).gradient, 3 * y**2)
     for other in ({"x": torch.ones(5)}, {"x": torch.ones(4).double()}):
         with pytest.raises(RuntimeError, match="compiled again"):

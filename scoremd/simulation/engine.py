@@ -16,6 +16,7 @@ from scoremd.bound_model import BoundModel
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive
 from scoremd.nn.score import ForceFunction
+from scoremd.parts import in_parts, part_size
 from scoremd.progress import progress
 from scoremd.simulation.langevin import LangevinParameters, State, middle_step, thermal_velocities
 from scoremd.simulation.store import FrameStore, generator_from
@@ -30,6 +31,7 @@ BOND_STRETCH = 2.0
 HEAT_LIMIT = 2.0
 HEAT_MEMORY = 10.0
 _LONGEST_FS = 1e12  # a millisecond
+_BLOCK = 50  # steps that threads take between meetings
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Replicas:
     good_frames : (replica,) frames saved before a replica was lost (all so far if it was not)
     lost : (replica,) bool
     heat : (replica,) kinetic temperature over that of the bath, averaged over the last `HEAT_MEMORY` relaxation times
+
+    `force` is called with parts of the replicas, of the size that `scoremd.parts.part_size` gives.
     """
 
     def __init__(self, model: BoundModel, parameters: LangevinParameters, force: ForceFunction) -> None:
@@ -116,7 +120,7 @@ class Replicas:
 
     def start(self, positions: Tensor, generator: torch.Generator) -> None:
         """Begin at `positions` (replica, bead, 3) with thermal velocities."""
-        energies, forces = self.force(positions)
+        energies, forces = in_parts(self.force, positions)
         velocities = thermal_velocities(self.parameters, torch.randn(positions.shape, generator=generator))
         self.state = State(positions, velocities, forces, energies)
         self.lengths = self._bond_lengths(positions).median(0).values
@@ -128,14 +132,22 @@ class Replicas:
     def _bond_lengths(self, positions: Tensor) -> Tensor:
         return torch.linalg.vector_norm(positions[:, self.bonds[:, 0]] - positions[:, self.bonds[:, 1]], dim=-1)
 
+    def _steps(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """Steps of some replicas: tensors of a state, sums of twice the kinetic energy, noise (replica, step, bead, 3) -> state, sums."""
+        state, twice_kinetic, noise = State(*arguments[:4]), arguments[4], arguments[5]
+        for of_step in noise.unbind(1):
+            state = middle_step(state, of_step, self.force, self.parameters)
+            twice_kinetic = twice_kinetic + (self.parameters.masses * state.velocities**2).sum((1, 2))
+        return *state, twice_kinetic
+
     def advance(self, steps: int) -> Tensor:
         """Take `steps` steps; stop the replicas that blew up where they were before. Returns positions, centred, for the frame."""
         before, p = self.state, self.parameters
         state, twice_kinetic = before, torch.zeros_like(self.heat)
-        for _ in range(steps):
-            noise = torch.randn(state.positions.shape, generator=self.generator)
-            state = middle_step(state, noise, self.force, p)
-            twice_kinetic += (p.masses * state.velocities**2).sum((1, 2))
+        for done in range(0, steps, _BLOCK):
+            noise = torch.randn(min(_BLOCK, steps - done), *state.positions.shape, generator=self.generator)
+            *stepped, twice_kinetic = in_parts(self._steps, *state, twice_kinetic, noise.transpose(0, 1))
+            state = State(*stepped)
         temperature = twice_kinetic / (steps * state.velocities[0].numel() * p.thermal_energy)
         keep = math.exp(-steps * p.time_step * p.friction / HEAT_MEMORY)
         self.heat = keep * self.heat + (1 - keep) * temperature
@@ -192,7 +204,7 @@ def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, 
     digest = hashlib.sha256(np.ascontiguousarray(start, np.float32).tobytes()).hexdigest()
     store = FrameStore(output, shape, json.dumps([identity, digest, model.system.name, vars(settings)]))
     with exclusive(store.folder):
-        replicas = Replicas(model, langevin_parameters(model, settings), model.forces(settings.replicas))
+        replicas = Replicas(model, langevin_parameters(model, settings), model.forces(part_size(settings.replicas)))
         saved = store.resume()
         if saved is None:
             positions = torch.from_numpy(np.ascontiguousarray(start, np.float32))

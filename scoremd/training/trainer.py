@@ -85,7 +85,7 @@ class Expert:
     def compile(self) -> None:
         """Trace and compile the step; the random numbers that this draws are put back."""
         before = self.source.generator.get_state()
-        self.step_function = compile_for(self.step_function, self.parameters, self.source.draw())
+        self.step_function = compile_for(self.step_function, self.parameters, self.source.draw(), threads=self.config.threads)
         self.source.generator.set_state(before)
 
     def advance(self) -> StepResult:
