@@ -97,19 +97,23 @@ def engine(force_field: ForceField, replicas: int) -> float:
     return 100 * replicas / seconds(lambda: running.advance(100))
 
 
-def parts_of_a_step(force_field: ForceField, rate: float) -> dict[str, float]:
-    """Where a step of the engine spends its time: force call, random numbers; and the force call's share of the matrix-product rate."""
+def parts_of_a_step(force_field: ForceField) -> dict[str, float]:
+    """Where a thread of the engine spends its time: force call, random numbers; and the force call's share of the matrix-product rate."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     model = force_field.bind("ALDP")
     force, x = model.forces(LARGEST_PART), frames_of(force_field, LARGEST_PART)
     call = seconds(lambda: force(x))
     with FlopCounterMode(display=False) as counter:
         model.energy_and_score(x, torch.ones(1))
-    return {
+    figures = {
         "force call on one thread [us per replica]": 1e6 * call / LARGEST_PART,
         "random numbers [us per replica]": 1e6 * seconds(lambda: torch.randn(x.shape)) / LARGEST_PART,
         "matrix products of a force call [kflop per replica]": counter.get_total_flops() / LARGEST_PART / 1e3,
-        "their share of the matrix-product rate of one thread [%]": 100 * counter.get_total_flops() / call / rate / 1e9,
+        "their share of the matrix-product rate of one thread [%]": 100 * counter.get_total_flops() / call / matrix_rate() / 1e9,
     }
+    torch.set_num_threads(threads)
+    return figures
 
 
 def through_openmm(force_field: ForceField) -> tuple[float, float]:
@@ -130,7 +134,6 @@ def measure(threads: int) -> dict[str, float]:
     force_field = ForceField.load("alanine-dipeptide")
     bound, generator = force_field.bind("ALDP"), torch.Generator().manual_seed(0)
     stepped, bare = through_openmm(force_field)
-    rate = matrix_rate()
     configuration = force_field.description.trained["configuration"]
     shipped = configuration["fokker_planck"]
     points = round(128 * shipped["fraction"])
@@ -142,8 +145,8 @@ def measure(threads: int) -> dict[str, float]:
         **{f"engine, {r} replica{'s' * (r > 1)} [replica-steps/s]": engine(force_field, r) for r in (1, 100, 1000)},
         "OpenMM, 1 replica [steps/s]": stepped,
         "bare force call, 1 replica [1/s]": bare,
-        **parts_of_a_step(force_field, rate / threads),
-        "matrix product [GFLOP/s]": rate,
+        **parts_of_a_step(force_field),
+        "matrix product [GFLOP/s]": matrix_rate(),
     }
 
 

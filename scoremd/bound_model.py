@@ -61,6 +61,7 @@ class BoundModel:
     def compiled(self, batch: int, expert: int = 0) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """`energy_and_score` compiled for one size of the batch; compiled once for all experts, which differ by their weights only."""
         if not compiler_available():
+            # threads may call this at the same time, and `functional_call` changes the network meanwhile
             return partial(self.energy_and_score, expert=expert)
         if batch not in self._compiled:
             example = torch.randn(batch, len(self.description.slots), 3), torch.ones(1)

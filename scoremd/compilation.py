@@ -68,7 +68,8 @@ def compile_for(function: Callable[..., Any], *example: Any, threads: int = 1, c
 
     Returns
     -------
-    a function of the same arguments; `function` itself where there is no compiler
+    a function of the same arguments, which raises a ValueError if their shapes or types are others; `function` itself where there is no
+    compiler
     """
     if not compiler_available():
         return function
@@ -89,11 +90,19 @@ def compile_for(function: Callable[..., Any], *example: Any, threads: int = 1, c
     compiled = CompiledLibrary(_library(graph, inputs, threads), concurrent)
 
     def call(*arguments: Any) -> Any:
+        given = [q for q in tree_leaves(arguments) if isinstance(q, Tensor)]
         with torch.no_grad():
-            results = compiled([q for q, tensor in zip(tree_leaves(arguments), tensors, strict=True) if tensor])
+            results = compiled([_laid_out(q, like) for q, like in zip(given, inputs, strict=True)])
         return tree_unflatten(results, returned[0])
 
     return call
+
+
+def _laid_out(q: Tensor, like: Tensor) -> Tensor:
+    """`q` with the strides of `like`, as a library, which checks nothing, expects it."""
+    if q.shape != like.shape or q.dtype != like.dtype:
+        raise ValueError(f"compiled for {tuple(like.shape)} of {like.dtype}, not for {tuple(q.shape)} of {q.dtype}")
+    return q if q.stride() == like.stride() else torch.empty_like(like).copy_(q)
 
 
 def _library(graph: torch.fx.GraphModule, inputs: tuple[Tensor, ...], threads: int) -> Path:

@@ -64,6 +64,23 @@ def test_only_what_was_compiled_before_is_taken_from_the_cache(monkeypatch, tmp_
             compilation.compile_for(partial(cubes, factor=constant), x, None)
 
 
+@pytest.mark.compiled
+def test_arguments_of_other_shapes_and_types_are_refused_and_other_strides_are_not(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def function(x):
+        return 2 * x[0]
+
+    compiled = compilation.compile_for(function, torch.ones(3, 3))
+    x = torch.randn(3, 3)
+    torch.testing.assert_close(compiled(x.T), 2 * x[:, 0])
+    for wrong in (torch.ones(3, 4), torch.ones(3, 3).double()):
+        with pytest.raises(ValueError, match="compiled for"):
+            compiled(wrong)
+    with pytest.raises(ValueError, match="shorter"):
+        compiled(x, x)
+
+
 @pytest.fixture
 def fresh_check():
     compilation.compiler_available.cache_clear()

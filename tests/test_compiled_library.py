@@ -74,12 +74,6 @@ def test_it_keeps_no_memory(powers):
     assert grown(100) < 10
 
 
-@pytest.mark.compiled
-def test_another_number_of_inputs_is_refused(powers):
-    with pytest.raises(ValueError, match="takes 1 tensors, not 2"):
-        CompiledLibrary(powers[1], 1)([torch.ones(400, 400)] * 2)
-
-
 def test_a_file_that_is_no_library_is_refused(tmp_path):
     path = tmp_path / "damaged.so"
     path.write_text("nothing of that kind")
