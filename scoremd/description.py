@@ -7,7 +7,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from scoremd.diffusion.schedule import SCHEDULES, Schedule
+from scoremd.diffusion.schedule import SCHEDULES, SMALLEST_TIME, Schedule
 from scoremd.errors import ScoreMDError
 from scoremd.nn.energy import MoleculeEnergy, NetworkConfig
 from scoremd.nn.molecule import MoleculeBatch
@@ -39,7 +39,7 @@ class ModelDescription(BaseModel):
     network : sizes
     time_ranges : times (low, high) of each expert, the least noisy first; one range for a single network
     simulation_time : t at which forces are taken
-    sampling_time : t at which the reverse process ends
+    sampling_time : t at which the reverse process ends; samples lack the noise of that time, which narrows stiff bonds if it is not small
     trained : how: the command's configuration, frames, steps, versions
     """
 
@@ -56,8 +56,8 @@ class ModelDescription(BaseModel):
     torsions: tuple[tuple[tuple[int, int, int, int], ...], ...]
     network: NetworkConfig
     time_ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
-    simulation_time: float = Field(1e-5, gt=0, le=1)
-    sampling_time: float = Field(1e-4, gt=0, lt=1)
+    simulation_time: float = Field(SMALLEST_TIME, gt=0, le=1)
+    sampling_time: float = Field(SMALLEST_TIME, gt=0, lt=1)
     trained: dict[str, Any] = {}
 
     @model_validator(mode="after")
