@@ -3,7 +3,7 @@
     python benchmarks/alanine_dipeptide.py --seeds 0 1 2
 
 Each seed draws the samples, runs the replicas from them at 2 fs, drops the first tenth, and compares. Runs lie in a working folder and
-go on where they were interrupted; seeds that were run before with the same model and settings stay in the results.
+go on where they were interrupted: seeds can run in processes of their own and are put together by a last call with all of them.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from results_file import read_results, write_results
+from results_file import write_results
 
 from scoremd.emulation import emulate
 from scoremd.force_field import ForceField
@@ -33,8 +33,7 @@ def main() -> None:
     torch.set_num_threads(a.threads)
     force_field, system = ForceField.load(a.model), load_system("ALDP")
     setting = {"model": force_field.hash, "samples": a.samples, "replicas": a.replicas, "ns": a.ns}
-    before = read_results("alanine_dipeptide")
-    results = before["seeds"] if all(before.get(key) == value for key, value in setting.items()) else {}
+    results = {}
     print(f"{a.samples} samples; {a.replicas} replicas of {a.ns} ns at 2 fs; model {force_field.hash}")
     print(f"{'seed':>4} {'comparison':24} {'frames':>7} {'JS':>7} {'floor':>7} {'excess':>8} {'interval':>18} {'phi > 0':>8}")
     for seed in a.seeds:

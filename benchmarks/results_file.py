@@ -12,12 +12,6 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def read_results(name: str) -> dict[str, Any]:
-    """What `write_results` wrote last, empty if nothing."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
 def write_results(name: str, content: dict[str, Any]) -> Path:
     """Write a benchmark's numbers with the command, versions and date beside them to benchmarks/results."""
     RESULTS.mkdir(exist_ok=True)

@@ -73,6 +73,7 @@ def training(force_field: ForceField, **terms: dict[str, float]) -> float:
     config = TrainingConfig.model_validate(
         {
             "name": "speed", "title": "speed", "system": "ALDP", "data": "", "output": "", "steps": 10**6, "batch": 128,
+            "threads": torch.get_num_threads(),
             "network": force_field.description.network.model_dump(), **terms,
         }
     )  # fmt: skip

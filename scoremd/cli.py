@@ -26,7 +26,7 @@ app = typer.Typer(
 
 SystemName = Annotated[str, typer.Argument(help="System, such as ALDP.")]
 Model = Annotated[str | None, typer.Option("--model", help="Model name or folder; by default the shipped one.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="The same seed gives the same result.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="The same seed gives the same result.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of this run.")]
 Nanoseconds = Annotated[float, typer.Option("--ns", help="Length of each replica in ns.")]
 ReplicaCount = Annotated[int, typer.Option("--replicas", help="Number of replicas.")]

@@ -14,15 +14,25 @@ if TYPE_CHECKING:
     from scoremd.systems import System
 
 
-def require_molecule(traj: mdtraj.Trajectory, n_beads: int, name: str) -> None:
+def bead_names(topology: mdtraj.Topology) -> list[tuple[str, str]]:
+    """(atom, residue) names of all beads."""
+    return [(atom.name, atom.residue.name) for atom in topology.atoms]
+
+
+def shown(names: Sequence[tuple[str, str]]) -> str:
+    """The first of `bead_names`, for a message."""
+    return " ".join(f"{residue}:{atom}" for atom, residue in names[:6]) + (" …" if len(names) > 6 else "")
+
+
+def require_molecule(traj: mdtraj.Trajectory, topology: mdtraj.Topology, name: str) -> None:
     """Refuse a trajectory of another molecule, without frames, or with coordinates that are not finite.
 
     Parameters
     ----------
     traj
         Trajectory to check.
-    n_beads
-        Number of beads that the system has.
+    topology
+        The system's beads.
     name
         What the message calls the trajectory.
 
@@ -33,8 +43,11 @@ def require_molecule(traj: mdtraj.Trajectory, n_beads: int, name: str) -> None:
     """
     if traj.n_frames == 0:
         raise ScoreMDError(f"{name}: the trajectory has no frames; at least one is needed")
-    if traj.n_atoms != n_beads:
-        raise ScoreMDError(f"{name}: the trajectory has {traj.n_atoms} beads where the system has {n_beads}")
+    if traj.n_atoms != topology.n_atoms:
+        raise ScoreMDError(f"{name}: the trajectory has {traj.n_atoms} beads where the system has {topology.n_atoms}")
+    found, wanted = bead_names(traj.topology), bead_names(topology)
+    if found != wanted:
+        raise ScoreMDError(f"{name}: is of another molecule: its beads are {shown(found)}, where {shown(wanted)} are needed")
     bad = np.flatnonzero(~np.isfinite(traj.xyz).all(axis=(1, 2)))
     if len(bad):
         raise ScoreMDError(
@@ -70,7 +83,7 @@ def dihedrals(traj: mdtraj.Trajectory, quadruples: Sequence[Sequence[int]]) -> n
         raise ScoreMDError(f"torsions are given by quadruples of bead indices, (n, 4) integers, not {indices.shape}")
     if indices.size and (indices.min() < 0 or indices.max() >= traj.n_atoms):
         raise ScoreMDError(f"torsions name bead {indices.max()}; the trajectory has beads 0 to {traj.n_atoms - 1}")
-    require_molecule(traj, traj.n_atoms, "torsions")
+    require_molecule(traj, traj.topology, "torsions")
     return mdtraj.compute_dihedrals(traj, indices, periodic=False).astype(np.float64)
 
 
@@ -97,5 +110,5 @@ def phi_psi(traj: mdtraj.Trajectory, system: System) -> np.ndarray:
     variables = system.collective_variables
     if not {"phi", "psi"} <= set(variables):
         raise ScoreMDError(f"{system.title} has no collective variables phi and psi; it has {sorted(variables)}")
-    require_molecule(traj, system.topology().n_atoms, system.title)
+    require_molecule(traj, system.topology(), system.title)
     return dihedrals(traj, [variables["phi"], variables["psi"]])

@@ -2,8 +2,8 @@
 
 `torch.compile` does not differentiate twice; tracing the whole function, gradients included, gives one flat graph that it can compile. It
 is compiled to a library without Python inside (AOTInductor): for molecules of a few beads Python costs more than arithmetic. Libraries are
-kept in `~/.cache/scoremd` (or XDG_CACHE_HOME) under a key of all that goes into them. Without a C++ compiler or Python's headers everything
-runs as it is written.
+kept in `~/.cache/scoremd` (or XDG_CACHE_HOME) under a key of all that goes into them. Without a C++ compiler or Python's headers, and where
+compilation fails, everything runs as it is written, after a line of notice.
 """
 
 import functools
@@ -14,6 +14,7 @@ import platform
 import re
 import shutil
 import sysconfig
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from scoremd.compiled_library import CompiledLibrary
+from scoremd.errors import ScoreMDError
 from scoremd.files import make_folder, replacing
 
 _log = logging.getLogger("scoremd")
@@ -70,8 +72,8 @@ def compile_for(function: Callable[..., Any], *example: Any, threads: int = 1, c
 
     Returns
     -------
-    a function of the same arguments, which raises a ValueError if their shapes or types are others; `function` itself where there is no
-    compiler
+    a function of the same arguments, which raises a ValueError if their shapes or types are others; `function` itself where it cannot be
+    compiled
     """
     if not compiler_available():
         return function
@@ -89,7 +91,10 @@ def compile_for(function: Callable[..., Any], *example: Any, threads: int = 1, c
 
     inputs = tuple(leaf for leaf, tensor in zip(leaves, tensors, strict=True) if tensor)
     graph = make_fx(flat, tracing_mode="real")(*inputs)
-    compiled = CompiledLibrary(_library(graph, inputs, threads), concurrent)
+    library = _library(graph, inputs, threads)
+    if library is None:
+        return function
+    compiled = CompiledLibrary(library, concurrent)
 
     def call(*arguments: Any) -> Any:
         given = [q for q in tree_leaves(arguments) if isinstance(q, Tensor)]
@@ -107,17 +112,40 @@ def _laid_out(q: Tensor, like: Tensor) -> Tensor:
     return q if q.stride() == like.stride() else torch.empty_like(like).copy_(q)
 
 
-def _library(graph: torch.fx.GraphModule, inputs: tuple[Tensor, ...], threads: int) -> Path:
-    """The compiled library of a graph: from the cache, or made and put there."""
-    folder = make_folder(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoremd")
-    path = folder / f"{_key(graph, inputs, threads)}.so"
+@functools.cache
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="scoremd-")
+
+
+def _cache_folder() -> Path:
+    """Where libraries are kept: for this process only if the place for them cannot be written to."""
+    try:
+        folder = make_folder(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoremd")
+        if os.access(folder, os.W_OK):
+            return folder
+        reason = f"{folder}: cannot be written to"
+    except ScoreMDError as error:
+        reason = str(error)
+    _log.warning("%s: what is compiled is not kept", reason)
+    return Path(_temporary_folder().name)
+
+
+def _library(graph: torch.fx.GraphModule, inputs: tuple[Tensor, ...], threads: int) -> Path | None:
+    """The compiled library of a graph: from the cache, or made and put there; None if it cannot be made."""
+    path = _cache_folder() / f"{_key(graph, inputs, threads)}.so"
     if not path.exists():
         # Inductor simplifies indices with sympy to find strides, which took half the time; expanding them is enough for that
         expanding = mock.patch.object(sympy, "simplify", sympy.expand)
-        with torch.no_grad(), replacing(path) as temporary, expanding, warnings.catch_warnings():
+        with torch.no_grad(), expanding, warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
-            module = torch.export.export(graph, inputs).module()
-            made = torch._inductor.aot_compile(module, inputs, options={"cpp.threads": threads})  # noqa: SLF001
+            try:
+                module = torch.export.export(graph, inputs).module()
+                made = torch._inductor.aot_compile(module, inputs, options={"cpp.threads": threads})  # noqa: SLF001
+            except Exception as error:  # noqa: BLE001  torch and its compiler raise anything
+                reason = str(error).strip().partition("\n")[0]
+                _log.warning("compilation failed (%s): running without, several times slower", reason)
+                return None
+        with replacing(path) as temporary:
             shutil.copyfile(str(made), temporary)
     return path
 

@@ -9,7 +9,7 @@ The format is HDF5, one molecule at one temperature. `frame` is the number of fr
 `elements`          string (atom,)            C, N, O, ...
 `residue_names`     string (atom,)            ACE, ALA, ...
 `residue_index`     integer (atom,)           of each atom's residue, from 0, never decreasing
-`forces`            float (frame, atom, 3)    optional, kJ/mol/nm: unbiased samples of the mean force on the atoms
+`forces`            float (frame, atom, 3)    optional, kJ/mol/nm, from a simulation without constrained bonds
 `walker`            integer (frame,)          optional: the independent trajectory that a frame comes from
 `potential_energy`  float (frame,)            optional, kJ/mol, of the whole molecule
 ==================  ========================  =====================================================================

@@ -189,7 +189,7 @@ def from_mdtraj(
     name, temperature
         Of the molecule; K.
     forces
-        (frame, atom, 3), kJ/mol/nm, or None.
+        (frame, atom, 3), kJ/mol/nm, from a simulation without constrained bonds, or None.
     walker
         (frame,), the independent trajectory that a frame comes from, or None.
 

@@ -81,6 +81,9 @@ class ForceField:
                     f"{system.name} is at {system.temperature} K, but model {self.description.name} was trained at "
                     f"{self.description.temperature} K"
                 )
+            if not self.description.covers(system):
+                names = ", ".join(self.description.systems)
+                raise ScoreMDError(f"model {self.description.name} does not cover {system.name}, only {names}")
             self._bound[system.name] = BoundModel(self.description, self.experts, system)
         return self._bound[system.name]
 
@@ -160,7 +163,7 @@ class ForceField:
             start = self.sample(model.system, replicas, seed)
         if start.n_frames != replicas:
             raise ScoreMDError(f"{replicas} replicas need as many starting frames, not {start.n_frames}")
-        require_molecule(start, len(model.system.beads), "start")
+        require_molecule(start, model.system.topology(), "start")
         if output is not None:
             return run_replicas(model, settings, Path(output), start.xyz, self.hash)
         with tempfile.TemporaryDirectory() as folder:

@@ -15,14 +15,16 @@ def aggregate_forces(forces: NDArray[np.floating], beads: Sequence[int]) -> NDAr
     """Forces on beads from forces on atoms: unbiased for the mean force, of least mean square.
 
     A bead sits on an atom. Its force is that atom's own (weight 1), nothing of the other beads' atoms (weight 0), and
-    any fixed combination of the atoms that are left out, f_b + Σ_k W_kb f_k. Every such combination has the same mean
-    at given bead positions, so the W of least mean square is the one with the least noise. The mean force of a free
-    molecule sums to zero; what the sum still holds is noise and is taken away in equal parts.
+    any fixed combination of the atoms that are left out, f_b + Σ_k W_kb f_k. Where no bond is constrained (a constraint
+    asks for equal weights of the atoms that it joins), every such combination has the same mean at given bead
+    positions, so the W of least mean square is the one with the least noise. The mean force of a free molecule sums to
+    zero; what the sum still holds is noise and is taken away in equal parts.
 
     Parameters
     ----------
     forces
-        (frame, atom, 3), kJ/mol/nm. The weights are fitted to these frames: give many more frames than atoms.
+        (frame, atom, 3), kJ/mol/nm, from a simulation without constraints. The weights are fitted to these frames: give
+        many more frames than atoms.
     beads
         The atom index of each bead, without repeats.
 

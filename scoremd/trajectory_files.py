@@ -12,6 +12,7 @@ import numpy as np
 from mdtraj.formats import DCDTrajectoryFile, HDF5TrajectoryFile, XTCTrajectoryFile
 from numpy.typing import NDArray
 
+from scoremd.collective_variables import bead_names, shown
 from scoremd.errors import ScoreMDError
 from scoremd.files import replacing
 
@@ -78,7 +79,7 @@ def write_trajectory(
             parts = [mdtraj.Trajectory(xyz, topology, time) for xyz, time, _ in blocks]
             mdtraj.join(parts, check_topology=False).save_pdb(str(temporary))
         if kind in (".xtc", ".dcd"):
-            _write_topology(path.with_name(path.name + ".pdb"), topology, temporary)
+            _write_topology(topology_file(path), topology, temporary)
     return path
 
 
@@ -93,6 +94,11 @@ def _write_hdf5(path: Path, topology: mdtraj.Topology, blocks: Iterator[Block], 
         dataset = file.create_dataset("replica", data=np.concatenate(replicas), compression="gzip")
         if asked is not None:
             dataset.attrs["replicas"], dataset.attrs["frames_each"] = asked
+
+
+def topology_file(path: Path) -> Path:
+    """The PDB beside an XTC or DCD file."""
+    return path.with_name(path.name + ".pdb")
 
 
 def _write_topology(path: Path, topology: mdtraj.Topology, trajectory: Path) -> None:
@@ -138,24 +144,22 @@ def read_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology) -> 
             trajectory, names, replica, lost = _read_hdf5(path, topology)
         else:
             replica, lost = None, None
-            trajectory = mdtraj.load(str(path)) if path.suffix.lower() == ".pdb" else mdtraj.load(str(path), top=topology)
-            names = _names(trajectory.topology)
+            # XTC and DCD hold no names; the PDB that is written beside them does
+            beside = path if path.suffix.lower() == ".pdb" else topology_file(path)
+            named = mdtraj.load_topology(str(beside)) if beside.exists() else topology
+            trajectory, names = mdtraj.load(str(path), top=named), bead_names(named)
         if replica is None and path.suffix.lower() in (".h5", ".xtc"):
             replica = _restarts(trajectory.time)
     except Exception as error:  # noqa: BLE001  mdtraj and its readers raise whatever their formats do
         raise ScoreMDError(f"{path}: cannot be read as a trajectory ({' '.join(str(error).split())[:120]})") from None
     if trajectory.n_frames == 0:
         raise ScoreMDError(f"{path}: holds no frames")
-    wanted = _names(topology)
+    wanted = bead_names(topology)
     if names != wanted:
-        raise ScoreMDError(f"{path}: is of another molecule: its beads are {_beads(names)}, where {_beads(wanted)} are needed")
+        raise ScoreMDError(f"{path}: is of another molecule: its beads are {shown(names)}, where {shown(wanted)} are needed")
     if not np.isfinite(trajectory.xyz).all():
         raise ScoreMDError(f"{path}: holds coordinates that are not finite")
     return TrajectoryFile(trajectory, replica, lost)
-
-
-def _names(topology: mdtraj.Topology) -> list[tuple[str, str]]:
-    return [(atom.name, atom.residue.name) for atom in topology.atoms]
 
 
 def _read_hdf5(
@@ -182,11 +186,6 @@ def _read_replica(dataset: h5py.Dataset, n_frames: int) -> tuple[NDArray[np.int6
         return replica.astype(np.int64), None
     asked, frames = int(dataset.attrs["replicas"]), int(dataset.attrs["frames_each"])
     return replica.astype(np.int64), asked - int((np.bincount(replica)[:asked] >= frames).sum())
-
-
-def _beads(names: list[tuple[str, str]]) -> str:
-    shown = " ".join(f"{residue}:{atom}" for atom, residue in names[:6])
-    return shown + (" …" if len(names) > 6 else "")
 
 
 def _restarts(time: NDArray[np.float32]) -> NDArray[np.int64] | None:

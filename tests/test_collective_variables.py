@@ -23,6 +23,10 @@ def test_a_mirror_image_turns_the_sign(system, frames):
 def test_another_molecule_is_refused(system, frames):
     with pytest.raises(ScoreMDError, match="4 beads where the system has 5"):
         phi_psi(frames(5, 0).atom_slice([0, 1, 2, 3]), system)
+    other = frames(5, 0)
+    next(iter(other.topology.atoms)).name = "CX"
+    with pytest.raises(ScoreMDError, match="its beads are ACE:CX"):
+        phi_psi(other, system)
 
 
 def test_a_system_without_phi_is_refused(system, frames):

@@ -46,7 +46,7 @@ def test_gradients_and_containers_come_back_as_written(monkeypatch, tmp_path):
 
 
 @pytest.mark.compiled
-def test_only_what_was_compiled_before_is_taken_from_the_cache(monkeypatch, tmp_path):
+def test_only_what_was_compiled_before_is_taken_from_the_cache(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     x, y = {"x": torch.ones(4)}, torch.arange(4.0)
     compilation.compile_for(cubes, x, None)
@@ -57,11 +57,11 @@ def test_only_what_was_compiled_before_is_taken_from_the_cache(monkeypatch, tmp_
     monkeypatch.setattr(torch._inductor, "aot_compile", refuse)
     torch.testing.assert_close(compilation.compile_for(cubes, x, None)({"x": y}, None).gradient, 3 * y**2)
     for other in ({"x": torch.ones(5)}, {"x": torch.ones(4).double()}):
-        with pytest.raises(RuntimeError, match="compiled again"):
-            compilation.compile_for(cubes, other, None)
+        assert compilation.compile_for(cubes, other, None) is cubes
     for constant in (2.0, torch.arange(4.0)):
-        with pytest.raises(RuntimeError, match="compiled again"):
-            compilation.compile_for(partial(cubes, factor=constant), x, None)
+        function = partial(cubes, factor=constant)
+        assert compilation.compile_for(function, x, None) is function
+    assert [r.message.count("compiled again") for r in caplog.records if r.name == "scoremd"] == [1] * 4
 
 
 @pytest.mark.compiled
@@ -79,6 +79,16 @@ def test_arguments_of_other_shapes_and_types_are_refused_and_other_strides_are_n
             compiled(wrong)
     with pytest.raises(ValueError, match="shorter"):
         compiled(x, x)
+
+
+@pytest.mark.compiled
+def test_a_place_that_cannot_be_written_to_is_done_without(monkeypatch, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    compiled = compilation.compile_for(cubes, {"x": torch.ones(4)}, None)
+    assert compiled is not cubes
+    torch.testing.assert_close(compiled({"x": torch.arange(4.0)}, None).gradient, 3 * torch.arange(4.0) ** 2)
+    assert ["not kept" in r.message for r in caplog.records if r.name == "scoremd"] == [True]
 
 
 @pytest.fixture

@@ -104,6 +104,12 @@ def test_unknown_models_and_wrong_systems_are_refused(folder, tmp_path):
         ForceField.load(folder).sample("mueller-brown", 3)
 
 
+def test_a_system_that_the_model_was_not_trained_for_is_refused():
+    part = load_system("ALDP").model_copy(update={"name": "part"})
+    with pytest.raises(ScoreMDError, match="does not cover part, only alanine-dipeptide"):
+        ForceField.load("alanine-dipeptide").bind(part)
+
+
 def test_seeds_and_numbers_of_samples(monkeypatch):
     monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 5)
     model = alanine_dipeptide()

@@ -1,3 +1,5 @@
+import os
+import signal
 import threading
 
 import numpy as np
@@ -39,6 +41,16 @@ def test_items_are_worked_on_at_the_same_time_by_single_threads():
         return item, torch.get_num_threads()
 
     assert parts.concurrently(function, [1, 2]) == [(1, 1), (2, 1)]
+
+
+def test_a_forked_process_has_threads_of_its_own():
+    torch.set_num_threads(2)
+    assert parts.concurrently(int, "12") == [1, 2]
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # a deadlock ends by it
+        os._exit(0 if parts.concurrently(int, "12") == [1, 2] else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_an_error_in_a_thread_comes_out():

@@ -47,6 +47,17 @@ def test_another_molecule_is_refused(path):
         read_trajectory(path, other)
 
 
+@pytest.mark.parametrize("kind", ["xtc", "dcd", "pdb"])
+def test_another_molecule_is_refused_by_the_names_in_or_beside_the_file(tmp_path, topology, kind):
+    blocks = [(np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32), np.arange(2, dtype=np.float32), 0)]
+    path = write_trajectory(tmp_path / f"a.{kind}", topology, iter(blocks))
+    assert read_trajectory(path, topology).trajectory.n_frames == 2
+    other = load_system("ALDP").topology()
+    next(iter(other.atoms)).name = "CX"
+    with pytest.raises(ScoreMDError, match="another molecule"):
+        read_trajectory(path, other)
+
+
 def test_a_failed_write_leaves_what_was_there(path, topology):
     before = path.read_bytes()
 

@@ -188,7 +188,7 @@ def compare(
     if len(trajectories) < 2:
         raise ScoreMDError("nothing to compare: at least two of samples, simulation and reference are needed")
     for name, traj in trajectories.items():
-        require_molecule(traj, system.topology().n_atoms, name)
+        require_molecule(traj, system.topology(), name)
     groups: dict[str, np.ndarray | None] = {"reference": reference.walker if reference else None, "samples": None}
     if simulation is not None:
         time_blocks = np.arange(simulation.n_frames) * TIME_BLOCKS // simulation.n_frames

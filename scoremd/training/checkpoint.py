@@ -1,6 +1,7 @@
 """Checkpoints of a training run: safetensors, replaced as a whole, the one before kept."""
 
 import json
+import logging
 from pathlib import Path
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from scoremd.errors import ScoreMDError
 from scoremd.files import replacing
+
+_log = logging.getLogger("scoremd")
 
 
 class RunState:
@@ -52,14 +55,19 @@ class RunState:
         Raises
         ------
         ScoreMDError
-            If the checkpoint is of a run with other settings.
+            If the checkpoint is of a run with other settings, or there are checkpoints but none can be read.
         """
+        damaged = ""
         for candidate in (path, path.with_name(path.name + ".previous")):
             try:
                 with safe_open(candidate, "pt") as file:
                     metadata = file.metadata() or {}
                     tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            except (OSError, SafetensorError):
+            except FileNotFoundError:
+                continue
+            except (OSError, SafetensorError) as error:
+                damaged = f"{candidate}: is not a checkpoint that can be read ({error})"
+                _log.warning("%s", damaged)
                 continue
             if metadata.get("settings") != settings:
                 changed = _difference(metadata.get("settings", "{}"), settings)
@@ -67,6 +75,8 @@ class RunState:
             self._load(tensors)
             self.step = int(metadata["step"])
             return True
+        if damaged:
+            raise ScoreMDError(f"{damaged}; remove it to start over")
         return False
 
     def _load(self, tensors: dict[str, Tensor]) -> None:

@@ -75,6 +75,19 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(data, tmp_path, mon
     assert weights[0] == weights[1]
 
 
+def test_a_run_without_a_readable_checkpoint_does_not_start_over(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 10)
+        with pytest.raises(KilledError):
+            trainer.train(config(data, tmp_path))
+    log = (tmp_path / "metrics.csv").read_text()
+    for checkpoint in tmp_path.glob("checkpoint-0*"):
+        checkpoint.write_bytes(b"")
+    with pytest.raises(ScoreMDError, match="not a checkpoint that can be read"):
+        trainer.train(config(data, tmp_path))
+    assert (tmp_path / "metrics.csv").read_text() == log
+
+
 def test_another_seed_gives_another_model_and_other_settings_are_refused(data, tmp_path, monkeypatch):
     trainer.train(config(data, tmp_path / "a"))
     trainer.train(config(data, tmp_path / "b", seed=1))
