@@ -6,6 +6,7 @@ Times are the best of three rounds in one run; each number of threads runs in a 
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -25,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scoremd.bound_model import SAMPLING_CALLS
 from scoremd.data import Ensemble
 from scoremd.force_field import ForceField
-from scoremd.parts import LARGEST_PART, part_size
+from scoremd.parts import LARGEST_PART
 from scoremd.simulation.engine import Replicas, SimulationSettings, langevin_parameters
 from scoremd.systems import load_system
 from scoremd.training.config import TrainingConfig
@@ -94,7 +95,7 @@ def engine(force_field: ForceField, replicas: int) -> float:
     """Replica-steps per second of the batched engine."""
     model = force_field.bind("ALDP")
     parameters = langevin_parameters(model, SimulationSettings(ns=1.0, replicas=replicas))
-    running = Replicas(model, parameters, model.forces(part_size(replicas)))
+    running = Replicas(model, parameters, model.forces())
     running.start(frames_of(force_field, replicas), torch.Generator().manual_seed(0))
     return 100 * replicas / seconds(lambda: running.advance(100))
 
@@ -104,7 +105,7 @@ def parts_of_a_step(force_field: ForceField) -> dict[str, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     model = force_field.bind("ALDP")
-    force, x = model.forces(LARGEST_PART), frames_of(force_field, LARGEST_PART)
+    force, x = model.forces(), frames_of(force_field, LARGEST_PART)
     call = seconds(lambda: force(x))
     # the counter does not go through gradients; a traced graph has them written out
     graph = make_fx(lambda q: model.energy_and_score(q, torch.ones(1)))(x)
@@ -128,7 +129,7 @@ def through_openmm(force_field: ForceField) -> tuple[float, float]:
     x = frames_of(force_field, 1)
     context.setPositions(x[0].double().numpy())
     context.setVelocitiesToTemperature(300 * unit.kelvin, 0)
-    force = force_field.bind("ALDP").forces(1)
+    force = force_field.bind("ALDP").forces()
     return 100 / seconds(lambda: integrator.step(100)), 1 / seconds(lambda: force(x))
 
 
@@ -136,7 +137,7 @@ def measure(threads: int) -> dict[str, float]:
     """All figures with `threads` threads."""
     torch.set_num_threads(threads)
     force_field = ForceField.load("alanine-dipeptide")
-    bound, generator = force_field.bind("ALDP"), torch.Generator().manual_seed(0)
+    bound, seeds = force_field.bind("ALDP"), itertools.count()
     stepped, bare = through_openmm(force_field)
     configuration = force_field.description.trained["configuration"]
     shipped = configuration["fokker_planck"]
@@ -145,7 +146,7 @@ def measure(threads: int) -> dict[str, float]:
         "training step, batch 128 [ms]": training(force_field),
         "training step with Fokker-Planck, 128 points, batch 128 [ms]": training(force_field, fokker_planck=shipped | {"fraction": 1.0}),
         f"training step with Fokker-Planck, {points} points, batch 128 [ms]": training(force_field, fokker_planck=shipped),
-        "samples [1/s]": 256 / seconds(lambda: bound.sample(256, generator)),
+        "samples [1/s]": 256 / seconds(lambda: bound.sample(256, seeds)),
         **{f"engine, {r} replica{'s' * (r > 1)} [replica-steps/s]": engine(force_field, r) for r in (1, 100, 1000)},
         "OpenMM, 1 replica [steps/s]": stepped,
         "bare force call, 1 replica [1/s]": bare,

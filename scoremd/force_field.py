@@ -1,5 +1,6 @@
 """The public object: a trained model, to load, save, sample from, simulate with, and hand to OpenMM."""
 
+import itertools
 import logging
 import os
 import tempfile
@@ -108,11 +109,12 @@ class ForceField:
         if n < 1:
             raise ScoreMDError(f"the number of samples must be at least 1, not {n}")
         model = self.bind(system)
-        generator = torch.Generator().manual_seed(seed)
+        # consecutive numbers, so that no two parts have the same noise
+        seeds = itertools.count(int(torch.randint(2**32, (), generator=torch.Generator().manual_seed(seed))))
         parts = []
         with progress(f"sample {model.system.name}", n, "samples") as bar:
             for done in range(0, n, SAMPLING_BATCH):
-                parts.append(model.sample(SAMPLING_BATCH, generator))
+                parts.append(model.sample(SAMPLING_BATCH, seeds))
                 bar.advance(min(SAMPLING_BATCH, n - done))
         positions = torch.cat(parts)[:n].numpy()
         if not np.isfinite(positions).all():

@@ -8,6 +8,7 @@ import torch
 
 from scoremd import compilation
 from scoremd.data import Ensemble
+from scoremd.lanes import program
 from scoremd.systems import load_system
 
 DATA = Path(__file__).parent / "data"
@@ -18,7 +19,8 @@ def as_written(request, monkeypatch):
     """Tests run functions as they are written: compiling takes longer than they do. Marked `compiled`, they are compiled."""
     torch.set_num_threads(1)
     if "compiled" not in request.keywords:
-        monkeypatch.setattr(compilation, "compiler_available", lambda: False)
+        for module in (compilation, program):
+            monkeypatch.setattr(module, "find_compiler", lambda: None)
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import itertools
 import logging
 import shutil
 
@@ -128,11 +129,11 @@ def test_a_mixture_over_time_asks_the_expert_of_the_noise(monkeypatch):
     model = alanine_dipeptide(time_ranges=((0.0, 0.1), (0.1, 1.0)))
     bound = model.bind("ALDP")
     border = float(bound.schedule.log_snr(torch.tensor(0.1, dtype=torch.float64)))
-    score, x = bound.score_function(3), torch.randn(3, 5, 3)
+    score, x = bound.score_function(), torch.randn(3, 5, 3)
     for level, expert in ((border + 0.1, 0), (border - 0.1, 1)):
         lam = torch.tensor([level])
         assert torch.equal(score(x, lam), bound.energy_and_score(x, lam, expert)[1])
-    assert bound.sample(4, torch.Generator().manual_seed(0)).shape == (4, 5, 3)
+    assert bound.sample(4, itertools.count()).shape == (4, 5, 3)
 
 
 def test_model_at_another_temperature_is_refused():

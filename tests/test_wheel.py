@@ -36,6 +36,7 @@ def test_wheel_in_an_empty_environment_samples(tmp_path):
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
     subprocess.run(pip, check=True, env=environment)
     (wheel,) = tmp_path.glob("*.whl")
+    assert "scoremd/lanes/kernels.hpp" in zipfile.ZipFile(wheel).namelist()
     packaged = {str(Path(name).parent) for name in zipfile.ZipFile(wheel).namelist()}
     assert {str(p.parent.relative_to(ROOT)) for p in (ROOT / "scoremd").rglob("__init__.py")} <= packaged
     (metadata,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("METADATA"))
@@ -48,7 +49,7 @@ def test_wheel_in_an_empty_environment_samples(tmp_path):
     (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     code = (
-        "import scoremd, sys; from scoremd import compilation; compilation.compiler_available = lambda: False;"
+        "import scoremd, sys; from scoremd.lanes import program; program.find_compiler = lambda: None;"
         "traj = scoremd.ForceField.load('alanine-dipeptide').sample('ALDP', 2); assert traj.n_frames == 2;"
         f"assert scoremd.__file__.startswith({str(site)!r}), scoremd.__file__;"
         "assert scoremd.load_system('ALDP').reference_ensemble().n_frames == 120000"

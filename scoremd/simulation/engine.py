@@ -16,7 +16,7 @@ from scoremd.bound_model import BoundModel
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive
 from scoremd.nn.score import ForceFunction
-from scoremd.parts import in_parts, part_size
+from scoremd.parts import in_parts
 from scoremd.progress import progress
 from scoremd.simulation.langevin import LangevinParameters, State, middle_step, thermal_velocities
 from scoremd.simulation.store import FrameStore, generator_from
@@ -110,7 +110,7 @@ class Replicas:
     lost : (replica,) bool
     heat : (replica,) kinetic temperature over that of the bath, averaged over the last `HEAT_MEMORY` relaxation times
 
-    `force` is called with parts of the replicas, of the size that `scoremd.parts.part_size` gives.
+    `force` is called with parts of the replicas (`scoremd.parts`).
     """
 
     def __init__(self, model: BoundModel, parameters: LangevinParameters, force: ForceFunction) -> None:
@@ -204,7 +204,7 @@ def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, 
     digest = hashlib.sha256(np.ascontiguousarray(start, np.float32).tobytes()).hexdigest()
     store = FrameStore(output, shape, json.dumps([identity, digest, model.system.name, vars(settings)]))
     with exclusive(store.folder):
-        replicas = Replicas(model, langevin_parameters(model, settings), model.forces(part_size(settings.replicas)))
+        replicas = Replicas(model, langevin_parameters(model, settings), model.forces())
         saved = store.resume()
         if saved is None:
             positions = torch.from_numpy(np.ascontiguousarray(start, np.float32))

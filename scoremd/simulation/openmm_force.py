@@ -55,7 +55,7 @@ class ModelForce:
         description = ModelDescription.model_validate(yaml.safe_load(self._description))
         tensors = {name: torch.from_numpy(a) for name, a in self._arrays.items()}
         experts = networks_from(description, tensors, "PythonForce")
-        return BoundModel(description, experts, System.model_validate_json(self._system)).forces(1)
+        return BoundModel(description, experts, System.model_validate_json(self._system)).forces()
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float32]]:
         """Potential energy in kJ/mol and forces (bead, 3) in kJ/mol/nm.

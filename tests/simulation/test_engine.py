@@ -74,8 +74,8 @@ def test_a_replica_that_blows_up_is_stopped_saved_and_counted(model, start, tmp_
     bound = model.bind("ALDP")
     forces = bound.forces
 
-    def torn(batch):
-        force = forces(batch)
+    def torn():
+        force = forces()
 
         def pulled(x):
             e, f = force(x)
@@ -142,7 +142,7 @@ def test_lengths_are_whole_intervals_and_said_as_they_are():
 
 
 def test_engine_forces_are_minus_the_gradient_of_its_energy(model, start):
-    force = model.bind("ALDP").forces(4)
+    force = model.bind("ALDP").forces()
     x = torch.from_numpy(start.xyz.copy())
     _, f = force(x)
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))

@@ -7,7 +7,6 @@ import torch
 from openmm import unit
 
 from scoremd.force_field import ForceField
-from scoremd.parts import part_size
 from scoremd.simulation.engine import Replicas, SimulationSettings, langevin_parameters
 from scoremd.units import thermal_energy
 
@@ -76,7 +75,7 @@ def test_kinetic_temperature_of_the_engine(model):
     """Short enough for every run of the tests: many replicas for little time."""
     bound = model.bind("ALDP")
     start = bound.system.reference_ensemble().positions[::600]
-    replicas = Replicas(bound, langevin_parameters(bound, SimulationSettings(ns=1.0, replicas=200)), bound.forces(part_size(200)))
+    replicas = Replicas(bound, langevin_parameters(bound, SimulationSettings(ns=1.0, replicas=200)), bound.forces())
     replicas.start(torch.from_numpy(start.copy()), torch.Generator().manual_seed(0))
     found = []
     for k in range(40):

@@ -1,4 +1,5 @@
 import csv
+import itertools
 import json
 import shutil
 
@@ -206,9 +207,9 @@ def test_a_model_of_a_family_covers_members_that_it_has_not_seen(data, tmp_path)
     assert model.description.trained["frames"] == 45
     for name, beads in (("TW", 10), ("GA", 9)):
         bound = model.bind(name)
-        x = bound.sample(3, torch.Generator().manual_seed(0))
+        x = bound.sample(3, itertools.count())
         assert x.shape == (3, beads, 3)
-        energy, forces = bound.forces(3)(x)
+        energy, forces = bound.forces()(x)
         assert forces.shape == x.shape
         assert bool(energy.isfinite().all() and forces.isfinite().all())
         assert float(forces.sum(1).abs().max()) < 1e-4 * float(forces.abs().max())

@@ -1,0 +1,245 @@
+"""From operations on numbered elements to a C++ program.
+
+Operations that are read once are put into the expression of their reader. All others write to slots of one array, which are given to
+others after their last reader. Where the slots that a loop reads are an affine function of its variables they are written as such, and
+else looked up in a table.
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from scoremd.lanes.trace import Elements, Graph, Input, Map, Numbers, Operation, Product, Shared
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A loop nest: an operation with those that were put into its expression; @0@, @1@ stand for the operands."""
+
+    operation: Operation
+    expression: str
+    operands: list[Elements | Shared]
+
+
+def generate(graph: Graph) -> str:
+    """The source of a program; `kernels.hpp` goes before it.
+
+    It defines `run(x, molecules, shared, y)`: coordinates (molecule, ...), pointers to the results of the prelude, and to where each
+    output (molecule, ...) is to be written.
+    """
+    return _Generator(graph).source()
+
+
+class _Generator:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        operations = graph.operations
+        #: number of the operation that makes each element
+        self.maker = np.repeat(np.arange(len(operations)), [q.size for q in operations])
+        self.slots = np.full(len(self.maker), -1)
+        self.tables: list[str] = []
+        self.memory = _Memory()
+        self.fused = self._fused()
+
+    def source(self) -> str:
+        steps = [self._step(k) for k in range(len(self.graph.operations)) if k not in self.fused]
+        outputs = [q.flatten().numpy() for q in self.graph.outputs]
+        readers: dict[int, int] = {}
+        for number, step in enumerate(steps):
+            for operand in step.operands:
+                if isinstance(operand, Elements):
+                    readers |= dict.fromkeys(np.unique(self.maker[operand.numbers]).tolist(), number)
+        readers |= {k: len(steps) for numbers in outputs for k in np.unique(self.maker[numbers]).tolist()}
+        last = defaultdict(list)
+        for k, number in readers.items():
+            last[number].append(k)
+        lines = []
+        for number, step in enumerate(steps):
+            q = step.operation
+            self.slots[q.first : q.first + q.size] = np.arange(q.size) + self.memory.take(q.size)
+            lines.append(self._statement(step))
+            for k in last[number]:
+                done = self.graph.operations[k]
+                self.memory.give_back(int(self.slots[done.first]), done.size)
+        for k, numbers in enumerate(outputs):
+            copy = f"y[{k}][(g + l) * {len(numbers)} + e] = A[{self._table(self.slots[numbers])}[e]][l];"
+            lines.append(f"for (int e = 0; e < {len(numbers)}; e++) for (int l = 0; l < L && g + l < molecules; l++) {copy}")
+        shared = {k for step in steps for k in self._shared(step)}
+        head = 'extern "C" void run(const float* x, long molecules, const float* const* shared, float* const* y) {'
+        pointers = [f"const float* __restrict U{k} = shared[{k}];" for k in sorted(shared)]
+        loop = "for (long g = 0; g < molecules; g += L) {"
+        return "\n".join([*self.tables, head, f"static thread_local v A[{self.memory.size}];", *pointers, loop, *lines, "}", "}", ""])
+
+    @staticmethod
+    def _shared(step: _Step) -> list[int]:
+        found = [q.result for q in step.operands if isinstance(q, Shared)]
+        if isinstance(step.operation, Product):
+            found += [step.operation.matrix] + ([] if step.operation.bias is None else [step.operation.bias])
+        return found
+
+    def _fused(self) -> set[int]:
+        """Operations whose elements are read once each, by one other that has a place for an expression."""
+        operations = self.graph.operations
+        reads = np.zeros(len(self.maker), np.int64)
+        readers: dict[int, set[int]] = defaultdict(set)
+        operand_of: dict[int, list[Elements]] = defaultdict(list)
+        for k, q in enumerate(operations):
+            for operand in q.operands:
+                if isinstance(operand, Elements):
+                    np.add.at(reads, operand.numbers, 1)
+                    for made_by in np.unique(self.maker[operand.numbers]).tolist():
+                        readers[made_by].add(k)
+                        operand_of[made_by].append(operand)
+        for output in self.graph.outputs:
+            reads[output.flatten().numpy()] += 2  # outputs are written from slots
+        fused = set()
+        for k, q in enumerate(operations):
+            if not isinstance(q, Map) or q.summed or len(readers[k]) != 1 or len(operand_of[k]) != 1:
+                continue
+            whole = (self.maker[operand_of[k][0].numbers] == k).all()
+            if whole and reads[q.first : q.first + q.size].max() == 1 and isinstance(operations[min(readers[k])], Map):
+                fused.add(k)
+        return fused
+
+    def _step(self, k: int) -> _Step:
+        q = self.graph.operations[k]
+        operands: list[Elements | Shared] = []
+        if not isinstance(q, Map):
+            return _Step(q, "", [p for p in q.operands if not isinstance(p, float)])
+        expression = self._expression(q, np.arange(q.size * math.prod(q.summed)), operands)
+        return _Step(q, expression, operands)
+
+    def _expression(self, q: Map, entries: Numbers, operands: list[Elements | Shared]) -> str:
+        """The expression of some entries of an operation; what it reads from slots and shared results is appended to `operands`."""
+        parts = []
+        for operand in q.operands:
+            if isinstance(operand, float):
+                parts.append(f"{operand!r}f")
+                continue
+            if isinstance(operand, Elements):
+                numbers = operand.numbers[entries]
+                made_by = int(self.maker[numbers[0]])
+                if made_by in self.fused:
+                    inner = self.graph.operations[made_by]
+                    assert isinstance(inner, Map)  # only those are fused
+                    parts.append(self._expression(inner, numbers - inner.first, operands))
+                    continue
+                operands.append(Elements(numbers))
+            else:
+                operands.append(Shared(operand.result, operand.positions[entries]))
+            parts.append(f"@{len(operands) - 1}@")
+        return f"({q.expression.format(*parts)})"
+
+    def _table(self, numbers: Numbers) -> str:
+        kind = "uint16_t" if numbers.max() < 2**16 else "uint32_t"
+        self.tables.append(f"static const {kind} T{len(self.tables)}[] = {{{','.join(map(str, numbers))}}};")
+        return f"T{len(self.tables) - 1}"
+
+    def _statement(self, step: _Step) -> str:
+        q = step.operation
+        if isinstance(q, Input):
+            copy = f"A[{self.slots[q.first]} + e][l] = x[(g + l < molecules ? g + l : g) * {q.size} + e];"
+            return f"for (int e = 0; e < {q.size}; e++) for (int l = 0; l < L; l++) {copy}"
+        if isinstance(q, Product):
+            return self._product(q, step.operands[0])
+        assert isinstance(q, Map)  # the last kind
+        return self._loops(q, step)
+
+    def _product(self, q: Product, left: Elements | Shared) -> str:
+        assert isinstance(left, Elements)  # as `trace` makes it
+        rows, columns = q.shape
+        slots, lines = self.slots[left.numbers], []
+        place = _affine(slots, (rows, q.inner))
+        if place is None:
+            size = rows * q.inner
+            temporary = self.memory.take(size)
+            lines.append(f"for (int e = 0; e < {size}; e++) A[{temporary} + e] = A[{self._table(slots)}[e]];")
+            place = temporary, [q.inner, 1]
+            self.memory.give_back(temporary, size)
+        first, (row, inner) = place
+        bias = "nullptr" if q.bias is None else f"U{q.bias}"
+        matrix = f"U{q.matrix} + {q.offset}, {columns}, {q.inner}, {bias}"
+        return "\n".join([*lines, f"product(A + {first}, {rows}, {row}, {inner}, {matrix}, A + {self.slots[q.first]});"])
+
+    def _loops(self, q: Map, step: _Step) -> str:
+        shape = q.shape + q.summed
+        made = self.slots[q.first : q.first + q.size].repeat(math.prod(q.summed))
+        places = [("A", self.slots[p.numbers]) if isinstance(p, Elements) else (f"U{p.result}", p.positions) for p in step.operands]
+        # the last but one: where the result goes; the last: the number of the entry, by which tables are read
+        affine = [_affine(numbers, shape) for numbers in (*(p for _, p in places), made, np.arange(len(made)))]
+        outer = _merged(q.shape, [None if p is None else p[1][: len(q.shape)] for p in affine])
+        inner = _merged(q.summed, [None if p is None else p[1][len(q.shape) :] for p in affine])
+        loops = outer + inner
+
+        def index(k: int) -> str:
+            place = affine[k]
+            if place is None:
+                return f"{self._table(places[k][1])}[{index(-1)}]"
+            terms = [f"{strides[k]} * i{d}" for d, (_, strides) in enumerate(loops) if strides[k]]
+            return " + ".join([str(place[0]), *terms])
+
+        expression = step.expression
+        for k, (name, _) in enumerate(places):
+            expression = expression.replace(f"@{k}@", f"{name}[{index(k)}]")
+        heads = [f"for (int i{d} = 0; i{d} < {size}; i{d}++) " for d, (size, _) in enumerate(loops)]
+        if not q.summed:
+            in_lanes = any(isinstance(p, Elements) for p in step.operands)
+            return f"{''.join(heads)}A[{index(-2)}] = {'' if in_lanes else 'v{} + '}{expression};"
+        return f"{''.join(heads[: len(outer)])}{{ v s{{}}; {''.join(heads[len(outer) :])}s += {expression}; A[{index(-2)}] = s; }}"
+
+
+def _affine(numbers: Numbers, shape: tuple[int, ...]) -> tuple[int, list[int]] | None:
+    """First number, and strides along `shape`, if the numbers are an affine function of the position."""
+    q = numbers.reshape(shape)
+    first = int(q.flat[0])
+    strides = [int(q.take(1, d).flat[0]) - first if n > 1 else 0 for d, n in enumerate(shape)]
+    grid = sum((w * i for w, i in zip(strides, np.indices(shape, sparse=True), strict=True)), start=np.array(first))
+    return (first, strides) if np.array_equal(np.broadcast_to(grid, shape), q) else None
+
+
+def _merged(shape: tuple[int, ...], strides: list[list[int] | None]) -> list[tuple[int, list[int | None]]]:
+    """Loops (size, stride of each operand) over `shape`: axes of one entry left out, neighbours that are one axis for all merged."""
+    loops: list[tuple[int, list[int | None]]] = []
+    for d, n in enumerate(shape):
+        if n == 1:
+            continue
+        here = [None if q is None else q[d] for q in strides]
+        if loops and all(a == (b if b is None else n * b) for a, b in zip(loops[-1][1], here, strict=True)):
+            loops[-1] = (n * loops[-1][0], here)
+        else:
+            loops.append((n, here))
+    return loops
+
+
+class _Memory:
+    """Which slots are in use: the smallest gap that is large enough is taken first."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.gaps: list[tuple[int, int]] = []  # (first, size), rising, apart
+
+    def take(self, size: int) -> int:
+        fitting = [gap for gap in self.gaps if gap[1] >= size]
+        if fitting:
+            first, available = gap = min(fitting, key=lambda q: q[1])
+            self.gaps.remove(gap)
+            if available > size:
+                self._insert((first + size, available - size))
+            return first
+        first = self.gaps.pop()[0] if self.gaps and sum(self.gaps[-1]) == self.size else self.size
+        self.size = first + size
+        return first
+
+    def give_back(self, first: int, size: int) -> None:
+        self._insert((first, size))
+
+    def _insert(self, gap: tuple[int, int]) -> None:
+        merged: list[tuple[int, int]] = []
+        for first, size in sorted([*self.gaps, gap]):
+            if merged and sum(merged[-1]) == first:
+                merged[-1] = (merged[-1][0], merged[-1][1] + size)
+            else:
+                merged.append((first, size))
+        self.gaps = merged

@@ -1,0 +1,104 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from scoremd.lanes import program
+from scoremd.lanes.program import compile_program
+from tests.models import alanine_dipeptide
+
+pytestmark = pytest.mark.compiled
+
+
+def everything(w, b, x):
+    """Every kind of operation, and gradients."""
+    x = x.requires_grad_()
+    y = torch.cat([x[:, 1:], x[:, :1]], 1)
+    z = torch.addmm(b, (x * y).sum(2), w) + torch.linalg.cross(x, y, dim=2).mean((1, 2), keepdim=True)[:, 0]
+    u = torch.nn.functional.silu(z) - z.tanh() + torch.sigmoid(z) / (1 + z**2)
+    scale = torch.rsqrt(1 + (y**4).sum((1, 2)))[:, None, None]
+    rows = (x @ w[:3, :2]).detach().index_select(1, torch.tensor([3, 0, 2])) * scale
+    energy = u.sum(1) + torch.exp(-rows.flatten(1)).sum(1) + torch.sqrt(1 + x[:, 0, 0] ** 2)
+    return energy, torch.autograd.grad(energy.sum(), x)[0], rows
+
+
+@pytest.fixture(scope="module")
+def shared():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(4, 7, generator=generator), torch.randn(7, generator=generator)
+
+
+@pytest.fixture
+def bound(shared):
+    return compile_program(everything, shared, torch.randn(1, 4, 3)).bind(*shared)
+
+
+@pytest.mark.parametrize("molecules", [1, 7, 8, 9, 33])
+def test_results_are_those_as_written(bound, shared, molecules):
+    x = torch.randn(molecules, 4, 3)
+    for a, b in zip(bound(x), everything(*(q.double() for q in shared), x.double()), strict=True):
+        torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_molecules_know_nothing_of_each_other(bound):
+    x = torch.randn(20, 4, 3)
+    whole = bound(x)
+    for part in (slice(3, 4), slice(5, 19)):
+        assert all(torch.equal(a[part], b) for a, b in zip(whole, bound(x[part]), strict=True))
+    x[7] = torch.nan
+    assert all(torch.isfinite(q).all((*range(1, q.dim()),)).tolist() == [k != 7 for k in range(20)] for q in (bound(x)[1], bound(x)[2]))
+
+
+def test_shared_arguments_can_be_others(shared):
+    made = compile_program(everything, shared, torch.randn(1, 4, 3))
+    others, x = [2 * q for q in shared], torch.randn(3, 4, 3)
+    first = made.bind(*shared)
+    torch.testing.assert_close(made.bind(*others)(x)[0], everything(*others, x)[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(first(x)[0], everything(*shared, x)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_threads_have_memory_of_their_own(bound):
+    x = torch.randn(64, 50, 4, 3)
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(bound, x))
+    assert all(torch.equal(a, b) for q, r in zip(together, map(bound, x), strict=True) for a, b in zip(q, r, strict=True))
+
+
+@pytest.mark.parametrize("wrong", [torch.ones(2, 4, 2), torch.ones(2, 4, 3).double()])
+def test_coordinates_of_another_shape_or_type_are_refused(bound, wrong):
+    with pytest.raises(ValueError, match="compiled for"):
+        bound(wrong)
+
+
+def test_functions_are_as_exact_as_single_precision():
+    x = torch.linspace(-86, 86, 20_001)[:, None]
+    exponential, sigmoid, tanh, root = compile_program(lambda x: [x.exp(), x.sigmoid(), x.tanh(), (x * x).sqrt()], [], x[:1]).bind()(x)
+    np.testing.assert_allclose(exponential, np.exp(x.double()), rtol=3e-7)
+    np.testing.assert_allclose(sigmoid, torch.sigmoid(x.double()), rtol=4e-7)
+    np.testing.assert_allclose(tanh, np.tanh(x.double()), atol=3e-7)
+    np.testing.assert_allclose(root, x.abs(), rtol=2e-7)
+    huge = torch.tensor([[-1e4], [1e4], [float("nan")]])
+    far = compile_program(lambda x: [x.sigmoid(), x.tanh()], [], x[:1]).bind()(huge)
+    torch.testing.assert_close(far[0][:2, 0], torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(far[1][:2, 0], torch.tensor([-1.0, 1.0]))
+    assert all(torch.isnan(q[2]) for q in far)
+
+
+def test_what_cannot_be_compiled_runs_as_written(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(program, "find_compiler", lambda: "false")
+    assert compile_program(lambda x: [2 * x], [], torch.ones(1, 3)) is None
+    assert ["compilation failed" in r.message for r in caplog.records if r.name == "scoremd"] == [True]
+    model = alanine_dipeptide()
+    assert model.sample("ALDP", 2).n_frames == 2
+
+
+@pytest.mark.parametrize("ranges", [((0.0, 1.0),), ((0.0, 0.1), (0.1, 1.0))])
+def test_energies_and_scores_of_a_model_equal_those_as_written(ranges):
+    model = alanine_dipeptide(time_ranges=ranges).bind("ALDP")
+    for expert in range(len(ranges)):
+        for level in (-4.0, 1.3, 6.9):
+            x, lam = torch.randn(13, 5, 3), torch.tensor([level])
+            for a, b in zip(model.at_noise(lam, expert)(x), model.energy_and_score(x, lam, expert), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
