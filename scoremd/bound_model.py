@@ -41,6 +41,7 @@ class BoundModel:
         self.schedule = description.make_schedule()
         self.molecule = description.molecule(system)
         self.slots = description.slots_of(system)
+        self._slots_full = self.slots == list(range(len(description.slots)))
         self.space = Space(self.molecule.mask(torch.float32))
         self._at_noise: dict[tuple[int, float], Callable[[Tensor], tuple[Tensor, ...]]] = {}
 
@@ -89,17 +90,21 @@ class BoundModel:
 
         def force(positions: Tensor) -> tuple[Tensor, Tensor]:
             energy, score = function(self.to_slots(positions) * scale)
-            return energy * kt, score[:, self.slots] * (scale * kt)
+            return energy * kt, self.to_beads(score) * (scale * kt)
 
         return force
 
     def to_slots(self, positions: Tensor) -> Tensor:
         """(batch, bead, 3) -> (batch, slot, 3), zero in empty slots."""
-        if self.slots == list(range(len(self.description.slots))):
+        if self._slots_full:
             return positions
         x = positions.new_zeros(len(positions), len(self.description.slots), 3)
         x[:, self.slots] = positions
         return x
+
+    def to_beads(self, x: Tensor) -> Tensor:
+        """(batch, slot, 3) -> (batch, bead, 3)."""
+        return x if self._slots_full else x[:, self.slots]
 
     def sample(self, batch: int, seeds: Iterator[int]) -> Tensor:
         """`batch` independent samples in nm, (batch, bead, 3), with `SAMPLING_CALLS` calls of the network.
@@ -114,7 +119,5 @@ class BoundModel:
         def part(seed: int) -> Tensor:
             return second_order_sde(score, self.space, size, grid, torch.Generator().manual_seed(seed))
 
-        return (
-            torch.cat(concurrently(part, itertools.islice(seeds, math.ceil(batch / size))))[:batch, self.slots]
-            / self.description.length_scale
-        )
+        parts = concurrently(part, itertools.islice(seeds, math.ceil(batch / size)))
+        return self.to_beads(torch.cat(parts)[:batch]) / self.description.length_scale
