@@ -185,9 +185,9 @@ def compare(
 def emulate(
     system: SystemName,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything that is made.")],
-    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 10000,
+    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 20000,
     ns: Nanoseconds = 0.03,
-    replicas: ReplicaCount = 256,
+    replicas: ReplicaCount = 512,
     seed: Seed = 0,
     time_step: TimeStep = 2.0,
     every: Interval = 1.0,
