@@ -5,8 +5,9 @@
 For each variant: excess JS of samples and of a simulation against the reference, population of phi > 0 in the simulation, and the root
 mean square of the Fokker–Planck residual over the noise levels, also about its mean at each level: variants without the term do not learn
 the normalisation, which no force feels. One network does all, without a mixture over time. The Fokker–Planck term makes a step dearer: a
-variant without it gets as many more steps as make up for that, as a control. Finished entries are kept in the working folder,
-interrupted trainings and simulations go on; seeds can run in processes of their own and are put together at the end.
+variant without it gets as many more steps as make up for that, as a control. Replicas forget in which basin they began within 0.1 ns;
+the first tenth is dropped. Finished entries are kept in the working folder, interrupted trainings and simulations go on; seeds can run in
+processes of their own and are put together by a last call with all of them.
 """
 
 import argparse
@@ -81,22 +82,24 @@ def entry(name: str, seed: int, a: argparse.Namespace) -> dict[str, Any]:
     """Train and judge one variant with one seed, unless that was done before."""
     content = configuration(name, seed, a)
     data = hashlib.sha256(a.data.read_bytes()).hexdigest()
-    key = hashlib.sha256(json.dumps([content, data, a.replicas, a.ns, a.samples]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([content, data]).encode()).hexdigest()[:12]
     folder = a.work / f"{name.replace(' ', '-')}-{seed}-{key}"
-    done = folder / "result.json"
+    spent = folder / "training-cpu-s.json"
+    if not spent.exists():
+        started = time.process_time()
+        train(TrainingConfig.model_validate(content | {"data": a.data.resolve(), "output": folder}))
+        spent.write_text(json.dumps(time.process_time() - started))
+    force_field = ForceField.load(folder)
+    emulation = folder / f"{force_field.hash}-{a.samples}-{a.replicas}-{a.ns}"
+    done = emulation / "result.json"
     if done.exists():
         return json.loads(done.read_text())
-    config = TrainingConfig.model_validate(content | {"data": a.data.resolve(), "output": folder})
-    started = time.process_time()
-    train(config)
-    spent = time.process_time() - started
-    force_field = ForceField.load(folder)
     settings = SimulationSettings(a.ns, a.replicas, seed)
-    result = emulate(force_field, load_system("ALDP"), folder / "emulation", samples=a.samples, settings=settings, command="ablation")
+    result = emulate(force_field, load_system("ALDP"), emulation, samples=a.samples, settings=settings, command="ablation")
     found = result.comparison.to_dict()
     rms, about_mean = residual_rms(force_field, seed)
     row = {
-        "training CPU s": spent,
+        "training CPU s": json.loads(spent.read_text()),
         "residual rms": rms,
         "residual rms about mean": about_mean,
         "phi > 0": found["ensembles"]["simulation"]["populations"]["phi > 0"]["value"],
@@ -115,7 +118,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--samples", type=int, default=20000)
     parser.add_argument("--replicas", type=int, default=128)
-    parser.add_argument("--ns", type=float, default=0.1)
+    parser.add_argument("--ns", type=float, default=0.25)
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "scoremd-ablation")
     a = parser.parse_args()
     torch.set_num_threads(1)
