@@ -1,8 +1,7 @@
 """Batches computed in parts, on several threads.
 
-The parts depend on the batch alone, not on the number of threads, so that neither do results. They are of one size, for which one function
-is compiled, and small: what a core works on stays in its cache, and a few hundred molecules keep a few cores busy. Threads should have
-milliseconds to work on their own: to wake one can take as long as a force call.
+The parts depend on the batch alone, not on the number of threads, so that neither do results. They are small, so that a few hundred molecules
+keep a few cores busy. Threads should have milliseconds to work on their own: to wake one can take as long as a force call.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ R = TypeVar("R")
 
 
 def part_size(batch: int) -> int:
-    """Molecules in each part of a batch."""
+    """Molecules in each part of a batch but the last, which may have fewer."""
     return math.ceil(batch / math.ceil(batch / LARGEST_PART))
 
 
@@ -54,11 +53,7 @@ def concurrently(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 
 def in_parts(function: Callable[..., tuple[Tensor, ...]], *arguments: Tensor) -> tuple[Tensor, ...]:
-    """What `function` gives for a batch: its arguments and results are tensors (batch, ...), and it is called with parts of `part_size`."""
-    batch = len(arguments[0])
-    size = part_size(batch)
-    # all parts are of one size: the last one begins earlier, and gives some results again
-    starts = [min(start, batch - size) for start in range(0, batch, size)]
-    done = concurrently(lambda start: function(*(q[start : start + size] for q in arguments)), starts)
-    new = batch - size * (len(starts) - 1)
-    return tuple(torch.cat([*q[:-1], q[-1][-new:]]) for q in zip(*done, strict=True))
+    """What `function` gives for a batch: its arguments and results are tensors (batch, ...), and it is called with parts of them."""
+    size = part_size(len(arguments[0]))
+    done = concurrently(lambda part: function(*part), zip(*(q.split(size) for q in arguments), strict=True))
+    return tuple(torch.cat(q) for q in zip(*done, strict=True))
