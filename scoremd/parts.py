@@ -1,7 +1,7 @@
 """Batches computed in parts, on several threads.
 
-The parts depend on the batch alone, not on the number of threads, so that neither do results. They are small, so that a few hundred molecules
-keep a few cores busy. Threads should have milliseconds to work on their own: to wake one can take as long as a force call.
+The parts depend on the batch alone, not on the number of threads, so that neither do results. They are small, so that a few hundred
+molecules keep a few cores busy. Threads should have milliseconds to work on their own: to wake one can take as long as a force call.
 """
 
 import contextlib
