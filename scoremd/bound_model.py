@@ -72,6 +72,7 @@ class BoundModel:
 
     def score_function(self) -> ScoreFunction:
         """The score at one noise level, from the expert of that level."""
+        _ = self._program  # made before threads ask for it
         ends = [high for _, high in self.description.time_ranges[:-1]]
         borders = self.schedule.log_snr(torch.tensor(ends[::-1], dtype=torch.float64)).tolist()
 

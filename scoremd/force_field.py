@@ -14,10 +14,10 @@ import torch
 
 from scoremd import resources
 from scoremd.bound_model import SAMPLING_BATCH, BoundModel
-from scoremd.collective_variables import require_molecule
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.model_files import CONFIG, load_model, model_hash, read_description, save_model
+from scoremd.molecules import require_molecule
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.progress import progress
 from scoremd.resources import Search

@@ -12,9 +12,9 @@ import numpy as np
 from mdtraj.formats import DCDTrajectoryFile, HDF5TrajectoryFile, XTCTrajectoryFile
 from numpy.typing import NDArray
 
-from scoremd.collective_variables import bead_names, shown
 from scoremd.errors import ScoreMDError
 from scoremd.files import replacing
+from scoremd.molecules import bead_names, require_beads
 
 FORMATS = (".h5", ".xtc", ".dcd", ".pdb")
 
@@ -154,9 +154,7 @@ def read_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology) -> 
         raise ScoreMDError(f"{path}: cannot be read as a trajectory ({' '.join(str(error).split())[:120]})") from None
     if trajectory.n_frames == 0:
         raise ScoreMDError(f"{path}: holds no frames")
-    wanted = bead_names(topology)
-    if names != wanted:
-        raise ScoreMDError(f"{path}: is of another molecule: its beads are {shown(names)}, where {shown(wanted)} are needed")
+    require_beads(names, topology, str(path))
     if not np.isfinite(trajectory.xyz).all():
         raise ScoreMDError(f"{path}: holds coordinates that are not finite")
     return TrajectoryFile(trajectory, replica, lost)

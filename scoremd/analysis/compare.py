@@ -21,9 +21,9 @@ from scoremd.analysis.metrics import Divergence, compare_js, compare_pmf
 from scoremd.analysis.observed import Observed, observe
 from scoremd.analysis.structure import BondDifference, Limits, compare_bond
 from scoremd.analysis.table import COLUMNS, Row, ensemble_rows, pair_rows
-from scoremd.collective_variables import require_molecule
 from scoremd.errors import ScoreMDError
 from scoremd.files import write_text
+from scoremd.molecules import require_molecule
 
 if TYPE_CHECKING:
     from scoremd.data import Ensemble

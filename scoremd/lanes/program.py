@@ -15,7 +15,7 @@ from scoremd.compiler import find_compiler, kept
 from scoremd.lanes.generate import generate
 from scoremd.lanes.trace import Graph, trace
 
-#: Fast where a program is fast, and compiled in seconds: -O3 takes five times as long, and its programs are slower.
+#: Not -O3, which takes longer to compile programs that are slower.
 _FLAGS = ["-O2", "-march=native", "-funroll-loops", "-ftree-slp-vectorize", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 
 
