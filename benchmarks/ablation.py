@@ -5,8 +5,8 @@
 For each variant: excess JS of samples and of a simulation against the reference, population of phi > 0 in the simulation, and the root
 mean square of the Fokker–Planck residual over the noise levels, also about its mean at each level: variants without the term do not learn
 the normalisation, which no force feels. One network does all, without a mixture over time. The Fokker–Planck term makes a step dearer: a
-variant without it gets as many more steps as make up for that, as a control. Finished entries are kept in the working folder, interrupted trainings and simulations go on; seeds can run in
-processes of their own and are put together by a last call with all of them.
+variant without it gets as many more steps as make up for that, as a control. Finished entries are kept in the working folder, interrupted
+trainings and simulations go on; seeds can run in processes of their own and are put together by a last call with all of them.
 """
 
 import argparse
