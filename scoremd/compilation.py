@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
+from scoremd.capture import captured
 from scoremd.compiler import find_compiler, kept
 
 _log = logging.getLogger("scoremd")
@@ -46,8 +47,14 @@ def compile_for(function: Callable[..., Any], *example: Any, threads: int = 1) -
     Returns
     -------
     a function of the same arguments, which raises a ValueError if their shapes or types are others; `function` itself where it cannot be
-    compiled
+    compiled. On a CUDA device either is recorded as a graph, and what it returns is overwritten by its next call.
     """
+    compiled = _compiled(function, *example, threads=threads)
+    on_gpu = any(q.is_cuda for q in tree_leaves(example) if isinstance(q, Tensor))
+    return captured(compiled, *example) if on_gpu else compiled
+
+
+def _compiled(function: Callable[..., Any], *example: Any, threads: int) -> Callable[..., Any]:
     if find_compiler() is None or not _headers_available():
         return function
     leaves, structure = tree_flatten(example)

@@ -14,12 +14,18 @@ from scoremd.diffusion.schedule import SMALLEST_TIME
 from scoremd.nn.noise_level import signal_and_noise
 
 
+def stratified(n: int, generator: torch.Generator | None) -> Tensor:
+    """One random number in each n-th of [0, 1), in rising order, on the generator's device; shape (n,)."""
+    device = None if generator is None else generator.device
+    return (torch.arange(n, device=device) + torch.rand(n, generator=generator, device=device)) / max(n, 1)
+
+
 def draw_times(n: int, t_range: tuple[float, float], generator: torch.Generator | None) -> Tensor:
     """Times for n samples, half uniform and half log-uniform on `t_range`, each half stratified; shape (n,)."""
     low, high = max(t_range[0], SMALLEST_TIME), t_range[1]
     k = n // 2
-    uniform = (torch.arange(k) + torch.rand(k, generator=generator)) / max(k, 1)
-    logarithmic = (torch.arange(n - k) + torch.rand(n - k, generator=generator)) / (n - k)
+    uniform = stratified(k, generator)
+    logarithmic = stratified(n - k, generator)
     return torch.cat([low + (high - low) * uniform, low * (high / low) ** logarithmic])
 
 

@@ -44,10 +44,10 @@ class Space:
         it is at high noise.
         """
         if not self.centred:
-            signs = torch.randint(0, 2, (batch, self.mask.shape[-1], self.dimension), generator=generator)
+            signs = torch.randint(0, 2, (batch, self.mask.shape[-1], self.dimension), generator=generator, device=self.mask.device)
             return (2 * signs - 1).to(self.mask) * self.mask[..., None]
         basis = self._basis()
-        signs = torch.randint(0, 2, (batch, basis.shape[-1], self.dimension), generator=generator)
+        signs = torch.randint(0, 2, (batch, basis.shape[-1], self.dimension), generator=generator, device=basis.device)
         return basis @ (2 * signs - 1).to(self.mask)
 
     def _basis(self) -> Tensor:
@@ -69,7 +69,7 @@ class Space:
         columns = self._basis()[..., 1:] if self.centred else torch.diag_embed(self.mask)
         axes = torch.eye(self.dimension, dtype=columns.dtype, device=columns.device)
         vectors = torch.einsum("mbk,cd->kcmbd", columns, axes).flatten(0, 1)
-        signs = torch.randint(0, 2, (len(vectors), batch, 1, 1), generator=generator)
+        signs = torch.randint(0, 2, (len(vectors), batch, 1, 1), generator=generator, device=vectors.device)
         return vectors * (2 * signs - 1).to(vectors)
 
     def basis(self) -> Tensor:

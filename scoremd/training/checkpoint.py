@@ -22,7 +22,7 @@ class RunState:
     ----------
     parameters, average : weights and their exponential average, by name
     optimizer : Adam of `parameters`
-    generator : of all randomness
+    generator : of all randomness, on the parameters' device
     step : steps done
     """
 
@@ -84,7 +84,7 @@ class RunState:
         for name, p in self.parameters.items():
             p.data.copy_(tensors[f"parameter/{name}"])
             self.average[name].copy_(tensors[f"average/{name}"])
-            self.optimizer.state[p] = {key: tensors[f"{key}/{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
+            self.optimizer.state[p] = {key: tensors[f"{key}/{name}"].to(p.device) for key in ("exp_avg", "exp_avg_sq", "step")}
 
 
 def _difference(old: str, new: str) -> str:

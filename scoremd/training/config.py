@@ -52,6 +52,7 @@ class TrainingConfig(_Section):
     steps, batch, learning_rate : Adam with one warm-up and cosine decay
     average : the weights that are kept are an exponential average over about 1 / (1 - average) steps
     seed, threads : of the run
+    device : where it runs; "cuda" is the first GPU, whose sums are not in a fixed order: runs there do not repeat bit for bit
     checkpoint_every : steps
     """
 
@@ -73,6 +74,7 @@ class TrainingConfig(_Section):
     average: float = Field(0.999, gt=0, lt=1)
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
+    device: Literal["cpu", "cuda"] = "cpu"
     checkpoint_every: int = Field(1000, ge=1)
 
     @model_validator(mode="after")

@@ -53,13 +53,24 @@ class TrainingSet:
         space = Space(self.molecules.mask(self.positions.dtype)[self.index])
         return mean_square_force(self.forces, space.degrees_of_freedom)
 
+    def to(self, device: torch.device) -> "TrainingSet":
+        """The same samples in the memory of `device`."""
+        return TrainingSet(
+            self.positions.to(device),
+            None if self.forces is None else self.forces.to(device),
+            MoleculeBatch(*(q.to(device) for q in self.molecules)),
+            self.index.to(device),
+            self.pair_statistics.to(device),
+            self.flat.to(device),
+        )
+
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
         """n random frames: positions, forces, and their molecules (one row if there is only one)."""
-        return self._frames(torch.randint(len(self.positions), (n,), generator=generator))
+        return self._frames(torch.randint(len(self.positions), (n,), generator=generator, device=self.positions.device))
 
     def draw_flat(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
         """As `draw`, but rare regions of the torsions come as often as frequent ones."""
-        i = torch.searchsorted(self.flat, torch.rand(n, generator=generator, dtype=torch.float64))
+        i = torch.searchsorted(self.flat, torch.rand(n, generator=generator, dtype=torch.float64, device=self.flat.device))
         return self._frames(i.clamp(max=len(self.positions) - 1))
 
     def _frames(self, i: Tensor) -> tuple[Tensor, Tensor | None, MoleculeBatch]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from scoremd.diffusion.fokker_planck import basis_points, residual
-from scoremd.diffusion.losses import add_noise, draw_times, mixed_target, score_matching_loss
+from scoremd.diffusion.losses import add_noise, draw_times, mixed_target, score_matching_loss, stratified
 from scoremd.diffusion.schedule import Schedule
 from scoremd.diffusion.space import Space
 from scoremd.nn.energy import MoleculeEnergy
@@ -99,7 +99,7 @@ class BatchSource:
         low, high = term.log_snr
         x, _, molecule = self.data.draw_flat(n, g)
         space = Space(molecule.mask(x.dtype))
-        level = low + (high - low) * (torch.arange(n) + torch.rand(n, generator=g)) / n
+        level = low + (high - low) * stratified(n, g)
         return Consistency(Noised(x, space.noise(n, g), level), space.directions(n, g), molecule)
 
 
@@ -141,7 +141,7 @@ def make_step(network: MoleculeEnergy, force_square: float, consistency_weight: 
         target, variance = mixed_target(eps, batch.forces, force_square, log_snr)
         freedom = Space(batch.molecule.mask(x.dtype)).degrees_of_freedom
         losses = score_matching_loss(scores[:n], target, variance, freedom)
-        loss, consistency = losses.mean(), torch.zeros(())
+        loss, consistency = losses.mean(), losses.new_zeros(())
         if batch.consistency is not None:
             freedom = Space(other.mask(x.dtype)).degrees_of_freedom
             left = residual(bind(_join(other, other, 1)), scores[n:], here, level, directions, freedom)

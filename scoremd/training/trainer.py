@@ -22,7 +22,7 @@ from scoremd.systems import Family, System, ToySystem, find_system
 from scoremd.training.checkpoint import RunState
 from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import TrainingSet, ensemble_files, read_ensembles, training_set
-from scoremd.training.step import BatchSource, StepResult, make_step
+from scoremd.training.step import BatchSource, make_step
 
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
 _COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "fokker_planck", "learning_rate")
@@ -62,10 +62,11 @@ class Expert:
         # far apart: another run's first expert must not be this run's second
         seed = 100 * config.seed + number
         torch.manual_seed(seed)
-        self.network = description.make_network(data.pair_statistics)
+        device = data.positions.device
+        self.network = description.make_network(data.pair_statistics.cpu()).to(device)
         # Consistency at small times is what simulation needs; noisier experts only sample.
         consistent = config.fokker_planck.weight > 0 and number == 0
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
         self.source = BatchSource(
             data,
             description.make_schedule(),
@@ -88,27 +89,25 @@ class Expert:
         self.step_function = compile_for(self.step_function, self.parameters, self.source.draw(), threads=self.config.threads)
         self.source.generator.set_state(before)
 
-    def advance(self) -> StepResult:
-        """One optimiser step."""
+    def advance(self) -> Tensor:
+        """One optimiser step; its losses, uniform, logarithmic and Fokker–Planck, and the norm of its gradient, (4,)."""
         state, config = self.state, self.config
         result = self.step_function(self.parameters, self.source.draw())
         for p, gradient in zip(state.parameters.values(), result.gradients, strict=True):
             p.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(state.parameters.values(), _GRADIENT_NORM)
-        if not math.isfinite(norm):
-            raise ScoreMDError(f"the gradient is not finite at step {state.step}: lower the learning rate")
         for group in state.optimizer.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor((state.step + 1) / config.steps)
         state.optimizer.step()
         keep = min(config.average, (1 + state.step) / (10 + state.step))
         torch._foreach_lerp_(list(state.average.values()), self.parameters, 1 - keep)
         state.step += 1
-        return result
+        return torch.stack([*result[1:], norm])
 
     def averaged_network(self) -> MoleculeEnergy:
-        """The network with the averaged weights."""
+        """The network with the averaged weights, in the computer's own memory."""
         self.network.load_state_dict(self.state.average, strict=False)
-        return self.network
+        return self.network.cpu()
 
 
 def train(config: TrainingConfig) -> None:
@@ -126,7 +125,9 @@ def train(config: TrainingConfig) -> None:
     if isinstance(system, ToySystem):
         raise ScoreMDError(f"{system.name} is a toy potential, where a molecule or a family of molecules is needed")
     description = describe(config, system)
-    data = training_set(read_ensembles(system, config.data), description, use_forces=config.use_forces)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ScoreMDError("device: cuda is asked for, but torch finds no CUDA device")
+    data = training_set(read_ensembles(system, config.data), description, use_forces=config.use_forces).to(torch.device(config.device))
     make_folder(config.output)
     torch.set_num_threads(config.threads)
     with exclusive(config.output):
@@ -178,7 +179,7 @@ def _run(expert: Expert, config: TrainingConfig) -> None:
     log = config.output / "metrics.csv"
     _truncate_log(log, expert.number, expert.state.step)
     expert.compile()
-    window: list[StepResult] = []
+    window: list[Tensor] = []
     title = f"{config.name}, expert {expert.number + 1} of {len(config.time_ranges)}"
     with progress(title, config.steps, "steps", expert.state.step) as bar:
         while expert.state.step < config.steps:
@@ -186,14 +187,17 @@ def _run(expert: Expert, config: TrainingConfig) -> None:
             bar.advance(1)
             step = expert.state.step
             if step % config.checkpoint_every == 0 or step == config.steps:
+                # not asked at each step: a GPU would have to be waited for
+                means = torch.stack(window).mean(0).tolist()
+                if not all(map(math.isfinite, means)):
+                    raise ScoreMDError(f"a gradient was not finite in the {len(window)} steps before {step}: lower the learning rate")
                 # the log first: what it has beyond the checkpoint is cut off on resuming
-                _append_log(log, expert, window)
+                _append_log(log, expert, means[:-1])
                 window.clear()
                 expert.state.save(checkpoint, settings)
 
 
-def _append_log(path: Path, expert: Expert, window: list[StepResult]) -> None:
-    means = [float(torch.stack(q).mean()) for q in list(zip(*window, strict=True))[1:]]
+def _append_log(path: Path, expert: Expert, means: list[float]) -> None:
     rate = expert.state.optimizer.param_groups[0]["lr"]
     with path.open("a", newline="", encoding="utf-8") as file:
         csv.writer(file).writerow([expert.number, expert.state.step, *(f"{m:.6g}" for m in means), f"{rate:.6g}"])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from scoremd.diffusion.schedule import SCHEDULES
 from scoremd.systems import find_system
@@ -32,6 +33,10 @@ def double(q):
     if isinstance(q, torch.Tensor):
         return q.double() if q.is_floating_point() else q
     return type(q)(*map(double, q))
+
+
+def moved(q, device):
+    return q.to(device) if isinstance(q, torch.Tensor) else type(q)(*(moved(part, device) for part in q))
 
 
 def alone(batch, k):
@@ -67,6 +72,26 @@ def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
     for k, gradient in enumerate(together.gradients):
         expected = torch.stack([p.gradients[k] for p in parts]).mean(0)
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_gradients_of_the_cpu(samples, model):
+    gradients = []
+    batch = source(samples, 1).draw()
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        network = model.make_network(samples.pair_statistics).to(device)
+        parameters = [p.detach() for p in network.parameters()]
+        gradients.append([g.cpu() for g in make_step(network, samples.force_square, 0.3)(parameters, moved(batch, device)).gradients])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_are_drawn_on_the_device_of_the_samples(samples):
+    on_gpu = samples.to(torch.device("cuda"))
+    term = FokkerPlanckConfig(weight=1.0, fraction=0.5)
+    batch = BatchSource(on_gpu, SCHEDULES["vp"](), (0.0, 1.0), 8, term, torch.Generator("cuda").manual_seed(1)).draw()
+    assert all(q.is_cuda for q in tree_leaves(batch))
 
 
 def test_where_missing_beads_are_changes_nothing(samples, model):

@@ -133,6 +133,45 @@ def test_compiled_step_equals_the_step_as_written(data, tmp_path):
         torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("part", ["gradient", "loss"])
+def test_a_gradient_that_is_not_finite_ends_the_run_and_leaves_the_checkpoint_before(data, tmp_path, monkeypatch, part):
+    advance = trainer.Expert.advance
+
+    def spoiled(self):
+        figures = advance(self)
+        if self.state.step == 7:
+            figures[-1 if part == "gradient" else 0] = float("inf")
+        return figures
+
+    monkeypatch.setattr(trainer.Expert, "advance", spoiled)
+    with pytest.raises(ScoreMDError, match="a gradient was not finite in the 4 steps before 8: lower the learning rate"):
+        trainer.train(config(data, tmp_path / "run"))
+    assert [row["step"] for row in csv.DictReader((tmp_path / "run" / "metrics.csv").open())] == ["4"]
+    monkeypatch.setattr(trainer.Expert, "advance", advance)
+    trainer.train(config(data, tmp_path / "run"))
+    trainer.train(config(data, tmp_path / "whole"))
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused(data, tmp_path):
+    with pytest.raises(ScoreMDError, match="device: cuda is asked for, but torch finds no CUDA device"):
+        trainer.train(config(data, tmp_path / "run", device="cuda"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_a_gpu_resumes_and_gives_a_model_for_any_device(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 10)
+        with pytest.raises(KilledError):
+            trainer.train(config(data, tmp_path / "run", device="cuda"))
+    trainer.train(config(data, tmp_path / "run", device="cuda"))
+    force_field = ForceField.load(tmp_path / "run")
+    assert all(not p.is_cuda for p in force_field.experts[0].parameters())
+    assert len(list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))) == 3
+
+
 def test_training_set_has_unit_scale_forces_and_no_net_force(data):
     system = load_system("ALDP")
     c = config(data, data)
