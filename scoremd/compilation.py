@@ -47,14 +47,11 @@ def compile_for(function: Callable[..., Any], *example: Any, threads: int = 1) -
     Returns
     -------
     a function of the same arguments, which raises a ValueError if their shapes or types are others; `function` itself where it cannot be
-    compiled. On a CUDA device either is recorded as a graph, and what it returns is overwritten by its next call.
+    compiled. On a CUDA device the kernels of `function` are recorded as they are, and what it returns is overwritten by its next call.
     """
-    compiled = _compiled(function, *example, threads=threads)
-    on_gpu = any(q.is_cuda for q in tree_leaves(example) if isinstance(q, Tensor))
-    return captured(compiled, *example) if on_gpu else compiled
-
-
-def _compiled(function: Callable[..., Any], *example: Any, threads: int) -> Callable[..., Any]:
+    if any(q.is_cuda for q in tree_leaves(example) if isinstance(q, Tensor)):
+        # fusing them had not been compiled after 160 s (16 cores, H200), a tenth of such a run
+        return captured(function, *example)
     if find_compiler() is None or not _headers_available():
         return function
     leaves, structure = tree_flatten(example)
