@@ -81,14 +81,16 @@ def _main(show_version: Annotated[bool, typer.Option("--version", help="Print th
 def list_command() -> None:
     """Show the models and systems that can be found."""
     from scoremd.force_field import list_models
-    from scoremd.systems import System, ToySystem, list_systems
+    from scoremd.systems import Family, ToySystem, list_systems
 
     console = Console()
     systems = Table("system", "title", "also called", "reference")
     for system in list_systems():
-        shipped = system.reference if isinstance(system, System) else None
-        reference = "exact" if isinstance(system, ToySystem) else shipped or "none"
-        systems.add_row(system.name, system.title, ", ".join(system.aliases), reference)
+        if isinstance(system, Family):
+            reference = " ".join(system.with_reference())
+        else:
+            reference = "exact" if isinstance(system, ToySystem) else system.reference or ""
+        systems.add_row(system.name, system.title, ", ".join(system.aliases), reference or "none")
     models = Table("model", "folder")
     for name, folder in list_models().items():
         models.add_row(name, str(folder))

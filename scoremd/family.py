@@ -1,6 +1,7 @@
 """Families: molecules that have the same layout of beads and differ in their residues, described by one file."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
@@ -26,6 +27,8 @@ class Family(Named):
         As of a `System`, indices of `beads`; a member has those all of whose beads it has.
     achiral
         Whether a configuration and its mirror image have the same energy.
+    references
+        Name of a folder, beside the YAML file, of reference ensembles, each named by its member (KS.h5); None if there is none.
     protocol, licence, origin
         How the ensembles were made, what one may do with them, where they come from.
     """
@@ -39,6 +42,7 @@ class Family(Named):
     torsions: tuple[Quadruple, ...]
     collective_variables: dict[str, Quadruple]
     achiral: bool
+    references: str | None = Field(default=None, pattern=r"^[^/\\]+$")
     protocol: str
     licence: str
     origin: str
@@ -73,13 +77,15 @@ class Family(Named):
 
         variables = {name: group for name, group in self.collective_variables.items() if present(group)}
         letters = {name: letter for letter, name in self.residues.items()}
+        name = "".join(letters[residue] for residue in residues)
         system = System.model_validate(
             {
                 "kind": "molecule",
-                "name": "".join(letters[name] for name in residues),
+                "name": name,
                 "aliases": ("-".join(residues),),
-                "title": f"{'-'.join(name.capitalize() for name in residues)}, {len(kept)} beads",
+                "title": f"{'-'.join(residue.capitalize() for residue in residues)}, {len(kept)} beads",
                 "family": self.name,
+                "reference": f"{name}.h5" if name in self.with_reference() else None,
                 "residues": tuple(residues),
                 "beads": [self.beads[k] for k in kept],
                 "bonds": renumbered(self.bonds),
@@ -88,8 +94,16 @@ class Family(Named):
             }
             | {key: getattr(self, key) for key in ("description", "temperature", "achiral", "protocol", "licence", "origin")}
         )
-        system._folder = self._folder  # noqa: SLF001
+        system._folder = self._references  # noqa: SLF001
         return system
+
+    @property
+    def _references(self) -> Path:
+        return self._folder / (self.references or "")
+
+    def with_reference(self) -> list[str]:
+        """Names of the members that have a reference ensemble, sorted."""
+        return sorted(path.stem for path in self._references.glob("*.h5")) if self.references else []
 
     def find(self, name: str) -> System | None:
         """The member of this name: letters (KS) or names of residues (LYS-SER, LYSSER), in any case.

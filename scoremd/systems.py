@@ -95,11 +95,16 @@ def find_system(name: str, search: Search = ()) -> Described:
             by_name.setdefault(alias.lower(), system)
     if name.lower() in by_name:
         return by_name[name.lower()]
-    close = difflib.get_close_matches(name.lower(), by_name, n=1)
-    if not close:
-        for family in systems:
+    refusal = None
+    for family in systems:
+        try:
             if isinstance(family, Family) and (member := family.find(name)) is not None:
                 return member
+        except ScoreMDError as error:
+            refusal = refusal or error
+    close = difflib.get_close_matches(name.lower(), by_name, n=1)
+    if refusal and not close:
+        raise refusal
     hint = f"did you mean {by_name[close[0]].name}? " if close else ""
     raise ScoreMDError(f"there is no system {name!r}; {hint}known are {known}")
 

@@ -95,7 +95,7 @@ def test_compare_reads_what_the_others_wrote(tmp_path, model):
 def test_list_and_version():
     listed = run("list").output
     assert "alanine-dipeptide" in listed
-    assert listed.count("dipeptides ") == 1  # one line for all of the family
+    assert listed.count("All 400") == 1  # one line for all of the family
     assert run("--version").output.startswith("scoremd 0.")
 
 

@@ -12,6 +12,7 @@ from scoremd.family import Family
 from scoremd.systems import find_system, list_systems, load_system, load_toy, read_system
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
+TEST = ["AC", "AP", "AT", "ET", "HP", "HT", "IM", "KG", "KQ", "KS", "LW", "NF", "NY", "RL", "RV", "TD"]
 BACKBONE = ["N", "CA", "CB", "C", "O"]
 
 
@@ -38,10 +39,23 @@ def test_all_400(family):
     for system in systems:
         assert "".join(codes[name] for name in system.residues) == system.name
         assert system.temperature == 310.0
-        assert system.reference_ensemble() is None
+        assert (system.reference is None) == (system.name not in TEST)
         assert len(system.beads) == 10 - system.name.count("G")
         assert len(system.bonds) == len(system.beads) - 1
         assert set(system.collective_variables) == {"phi", "psi"}
+
+
+def test_every_sequence_is_found_also_where_another_system_has_a_similar_name():
+    assert [load_system(a + b).name for a in "AGP" for b in LETTERS] == [a + b for a in "AGP" for b in LETTERS]
+
+
+def test_references_are_of_their_members():
+    ensemble = load_system("gly-lys").reference_ensemble()
+    assert ensemble is None
+    system = load_system("KG")
+    ensemble = system.reference_ensemble()
+    assert (ensemble.name, ensemble.n_frames, ensemble.atoms) == ("KG", 16_000, system.atoms)
+    assert len(set(ensemble.walker)) == 16
 
 
 def test_a_dipeptide_with_all_beads():
@@ -151,7 +165,7 @@ def edited(tmp_path):
 def test_user_system_comes_before_a_member(edited):
     mine = edited(kind="molecule", name="KS", residues=["LYS", "SER"], temperature=300.0)
     content = yaml.safe_load(mine.read_text())
-    mine.write_text(yaml.safe_dump({key: value for key, value in content.items() if key != "lacking"}))
+    mine.write_text(yaml.safe_dump({key: value for key, value in content.items() if key not in ("lacking", "references")}))
     assert load_system("ks", mine.parent).temperature == 300.0
     assert load_system("ks").temperature == 310.0
 
