@@ -24,7 +24,12 @@ app = typer.Typer(
     add_completion=False,
 )
 
-SystemName = Annotated[str, typer.Argument(help="System, such as ALDP.")]
+SystemName = Annotated[str, typer.Argument(help="System, such as ALDP or KS.")]
+SystemNames = Annotated[list[str], typer.Argument(help="One or more systems, such as ALDP, KS or LYS-SER.")]
+TrajectoryOutput = Annotated[
+    Path,
+    typer.Option("-o", "--output", help="Trajectory file: .h5, .xtc, .dcd or .pdb; of several systems the folder of a SYSTEM.h5 each."),
+]
 Model = Annotated[str | None, typer.Option("--model", help="Model name or folder; by default the shipped one.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="The same seed gives the same result.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of this run.")]
@@ -67,6 +72,21 @@ def _load(system: str, model: str | None) -> tuple[Any, Any]:
 
     found = load_system(system)
     return ForceField.load(model or model_for(found)), found
+
+
+def _jobs(systems: list[str], model: str | None, output: Path) -> list[tuple[Any, Any, Path]]:
+    """Model, molecule and trajectory file of each system; all is checked before anything is run."""
+    from scoremd.files import make_folder
+    from scoremd.trajectory_files import check_output
+
+    found = [_load(name, model) for name in systems]
+    if len(found) == 1:
+        return [(*found[0], check_output(output))]
+    make_folder(output)
+    paths = [check_output(output / f"{system.name}.h5") for _, system in found]
+    if len(set(paths)) < len(paths):
+        raise ScoreMDError("a system is asked for twice")
+    return [(*job, path) for job, path in zip(found, paths, strict=True)]
 
 
 @app.callback(invoke_without_command=True)
@@ -112,29 +132,28 @@ def train(config: Annotated[Path, typer.Argument(help="YAML file; see scoremd.tr
 @app.command()
 @_one_line_errors
 def sample(
-    system: SystemName,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Trajectory file: .h5, .xtc, .dcd or .pdb.")],
+    systems: SystemNames,
+    output: TrajectoryOutput,
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 1000,
     seed: Seed = 0,
     model: Model = None,
     threads: Threads = 2,
 ) -> None:
     """Draw independent samples of the Boltzmann distribution."""
-    from scoremd.trajectory_files import check_output, write_trajectory
+    from scoremd.trajectory_files import write_trajectory
 
     _use(threads)
-    force_field, found = _load(system, model)
-    check_output(output)
-    drawn = force_field.sample(found, n, seed)
-    write_trajectory(output, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
-    print(f"{n} samples written to {output}")
+    for force_field, found, path in _jobs(systems, model, output):
+        drawn = force_field.sample(found, n, seed)
+        write_trajectory(path, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
+        print(f"{n} samples written to {path}")
 
 
 @app.command()
 @_one_line_errors
 def simulate(
-    system: SystemName,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Trajectory file: .h5, .xtc, .dcd or .pdb.")],
+    systems: SystemNames,
+    output: TrajectoryOutput,
     ns: Nanoseconds = 0.1,
     replicas: ReplicaCount = 256,
     seed: Seed = 0,
@@ -145,9 +164,9 @@ def simulate(
 ) -> None:
     """Run Langevin dynamics of many replicas with the network's forces, started from samples."""
     _use(threads)
-    force_field, found = _load(system, model)
-    run = force_field.simulate(found, ns=ns, replicas=replicas, seed=seed, time_step_fs=time_step, frame_interval_ps=every, output=output)
-    print(f"{run.trajectory.n_frames} frames of {replicas} replicas written to {output}; {len(run.lost)} replicas lost")
+    for force_field, found, path in _jobs(systems, model, output):
+        run = force_field.simulate(found, ns=ns, replicas=replicas, seed=seed, time_step_fs=time_step, frame_interval_ps=every, output=path)
+        print(f"{run.trajectory.n_frames} frames of {replicas} replicas written to {path}; {len(run.lost)} replicas lost")
 
 
 @app.command()
@@ -185,8 +204,10 @@ def compare(
 @app.command()
 @_one_line_errors
 def emulate(
-    system: SystemName,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything that is made.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for all that is made; of several systems one in it each.")],
+    systems: Annotated[list[str] | None, typer.Argument(help="Systems, such as ALDP or KS.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All molecules that the model covers.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="The first so many of them.")] = None,
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 20000,
     ns: Nanoseconds = 0.03,
     replicas: ReplicaCount = 512,
@@ -198,14 +219,32 @@ def emulate(
 ) -> None:
     """Sample, simulate, compare with the reference, and write the report."""
     from scoremd.emulation import emulate as run
+    from scoremd.force_field import ForceField
     from scoremd.simulation.engine import SimulationSettings
+    from scoremd.survey import covered_systems, survey
 
+    if everything == bool(systems):
+        raise ScoreMDError("name systems, or give --all, not both")
+    if limit is not None and not everything:
+        raise ScoreMDError("--limit is for --all")
     _use(threads)
-    force_field, found = _load(system, model)
     settings = SimulationSettings(ns, replicas, seed, time_step, frame_interval_ps=every)
-    result = run(force_field, found, output, samples=n, settings=settings, command=_command())
-    _show(result.comparison)
-    print(f"report: {result.folder / 'report.html'}")
+    if everything:
+        force_field = ForceField.load(model or "dipeptides")
+        jobs = [(force_field, found) for found in covered_systems(force_field)[:limit]]
+    else:
+        jobs = [_load(name, model) for name in systems or []]
+    if len(jobs) == 1:
+        result = run(*jobs[0], output, samples=n, settings=settings, command=_command())
+        _show(result.comparison)
+        print(f"report: {result.folder / 'report.html'}")
+        return
+    rows = survey(jobs, output, samples=n, settings=settings, command=_command())
+    table = Table(*rows[0], title="excess Jensen-Shannon divergence, nats; populations")
+    for row in rows:
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console().print(table)
+    print(f"reports: {output}/*/report.html, table: {output / 'summary.csv'}")
 
 
 def _show(comparison: Any) -> None:

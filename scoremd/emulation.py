@@ -94,6 +94,7 @@ def emulate(
     samples: int,
     settings: SimulationSettings,
     command: str,
+    reference: Ensemble | None = None,
 ) -> Emulation:
     """Draw samples, simulate, compare and report; finished parts of an interrupted run are kept.
 
@@ -104,6 +105,7 @@ def emulate(
     samples : number of independent samples
     settings : of the simulation; its seed is that of the samples, too
     command : to be shown in the report
+    reference : of the same beads; by default the system's own, if it has one
 
     Raises
     ------
@@ -115,11 +117,28 @@ def emulate(
         raise ScoreMDError(f"{settings.replicas} replicas start from as many samples; {samples} are too few")
     make_folder(folder)
     with exclusive(folder):
-        return _emulate(force_field, system, folder, samples, settings, command)
+        _claim(folder, _claimed(force_field, system, samples, settings))
+        drawn, run, replicas, lost = _trajectories(force_field, system, folder, samples, settings)
+        ensemble = system.reference_ensemble() if reference is None else reference
+        comparison = compare_trajectories(system, drawn, run, replicas, reference=ensemble, lost=lost, seed=settings.seed)
+        comparison.to_json(folder / "comparison.json")
+        length = f"{settings.replicas} replicas of {settings.simulated_ns:g} ns at {settings.time_step_fs} fs, first tenth dropped"
+        facts = provenance(force_field, command, seed=settings.seed, samples=samples, simulation=length)
+        write_report(folder / "report.html", comparison, facts)
+    return Emulation(folder, comparison)
 
 
-def _emulate(force_field: ForceField, system: System, folder: Path, samples: int, settings: SimulationSettings, command: str) -> Emulation:
-    _claim(folder, [force_field.hash, system.name, samples, vars(settings)])
+def is_finished(force_field: ForceField, system: System, folder: Path, *, samples: int, settings: SimulationSettings) -> bool:
+    """Whether `emulate` came to its end in this folder with these arguments."""
+    claim = folder / "settings.json"
+    same = claim.exists() and claim.read_text(encoding="utf-8") == _text(_claimed(force_field, system, samples, settings))
+    return same and (folder / "report.html").exists()
+
+
+def _trajectories(
+    force_field: ForceField, system: System, folder: Path, samples: int, settings: SimulationSettings
+) -> tuple[mdtraj.Trajectory, mdtraj.Trajectory, NDArray[np.int64], int]:
+    """Samples, simulation, the replica of each of its frames, and the number of lost ones: what is there is read, the rest made."""
     sample_path, simulation_path = folder / "samples.h5", folder / "simulation.h5"
     if not sample_path.exists():
         drawn = force_field.sample(system, samples, settings.seed)
@@ -142,17 +161,20 @@ def _emulate(force_field: ForceField, system: System, folder: Path, samples: int
     run, replicas, lost = read_trajectory(simulation_path, system.topology())
     if replicas is None or lost is None:
         raise ScoreMDError(f"{simulation_path}: does not say which replica its frames are of; remove it to start again")
-    comparison = compare_trajectories(system, drawn, run, replicas, reference=system.reference_ensemble(), lost=lost, seed=settings.seed)
-    comparison.to_json(folder / "comparison.json")
-    length = f"{settings.replicas} replicas of {settings.simulated_ns:g} ns at {settings.time_step_fs} fs, first tenth dropped"
-    facts = provenance(force_field, command, seed=settings.seed, samples=samples, simulation=length)
-    write_report(folder / "report.html", comparison, facts)
-    return Emulation(folder, comparison)
+    return drawn, run, replicas, lost
+
+
+def _claimed(force_field: ForceField, system: System, samples: int, settings: SimulationSettings) -> list[Any]:
+    return [force_field.hash, system.name, samples, vars(settings)]
+
+
+def _text(settings: list[Any]) -> str:
+    return json.dumps(settings, default=str)
 
 
 def _claim(folder: Path, settings: list[Any]) -> None:
     """Note what the folder is for; refuse one that is for something else."""
-    path, text = folder / "settings.json", json.dumps(settings, default=str)
+    path, text = folder / "settings.json", _text(settings)
     for name in ("samples.h5", "simulation.h5"):
         if not path.exists() and (folder / name).exists():
             raise ScoreMDError(f"{folder}: holds a {name} of unknown origin; choose another folder or move it away")

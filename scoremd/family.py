@@ -1,5 +1,6 @@
 """Families: molecules that have the same layout of beads and differ in their residues, described by one file."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
@@ -104,6 +105,10 @@ class Family(Named):
     def with_reference(self) -> list[str]:
         """Names of the members that have a reference ensemble, sorted."""
         return sorted(path.stem for path in self._references.glob("*.h5")) if self.references else []
+
+    def members(self) -> list["System"]:
+        """All of them, in the order of the residues."""
+        return [self.member(residues) for residues in itertools.product(self.residues.values(), repeat=self.length)]
 
     def find(self, name: str) -> System | None:
         """The member of this name: letters (KS) or names of residues (LYS-SER, LYSSER), in any case.

@@ -1,4 +1,4 @@
-"""Progress bars with the rate and the time left, on a terminal only."""
+"""Progress bars with the rate and the time left, on a terminal only; of bars within a bar only the outer one is shown."""
 
 import sys
 from collections.abc import Iterator
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+_shown = False
 
 
 class _Rate(ProgressColumn):
@@ -33,8 +35,13 @@ class Bar:
 
 @contextmanager
 def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
-    """A bar on stderr for `total` items, `done` of them before this run; silent where stderr is not a terminal."""
+    """A bar on stderr for `total` items, `done` of them before this run; silent where stderr is not a terminal, and within another."""
+    global _shown  # noqa: PLW0603  one terminal
     console = Console(file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        yield Bar(bar, bar.add_task(title, total=total, completed=done))
+    outermost, _shown = not _shown, True
+    try:
+        with Progress(*columns, console=console, disable=not (outermost and console.is_terminal)) as bar:
+            yield Bar(bar, bar.add_task(title, total=total, completed=done))
+    finally:
+        _shown = not outermost
