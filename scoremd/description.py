@@ -43,7 +43,7 @@ class ModelDescription(BaseModel):
     trained : how: the command's configuration, frames, steps, versions
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     name: str
     title: str
@@ -51,7 +51,7 @@ class ModelDescription(BaseModel):
     temperature: float = Field(gt=0)
     length_scale: float = Field(gt=0)
     schedule: Literal["vp", "ve"] = "vp"
-    slots: tuple[BeadSite, ...]
+    slots: tuple[BeadSite, ...] = Field(min_length=2)
     residue_names: tuple[str, ...]
     torsions: tuple[tuple[tuple[int, int, int, int], ...], ...]
     network: NetworkConfig
@@ -66,6 +66,8 @@ class ModelDescription(BaseModel):
             for torsion in group:
                 if not all(0 <= k < len(self.slots) for k in torsion):
                     raise ValueError(f"torsion {list(torsion)} must hold slots from 0 to {len(self.slots) - 1}")
+        if len({len(group) for group in self.torsions}) > 1 or () in self.torsions:
+            raise ValueError("groups of torsions must have the same number of torsions, at least one")
         check_time_ranges(self.time_ranges)
         return self
 
@@ -78,7 +80,7 @@ class ModelDescription(BaseModel):
         n = len(self.slots)
         if pair_statistics is None:
             pair_statistics = torch.ones(1 + n * (n - 1) // 2, 3)
-        torsions = torch.tensor(self.torsions, dtype=torch.long).reshape(len(self.torsions), -1, 4)
+        torsions = torch.tensor(self.torsions, dtype=torch.long) if self.torsions else torch.zeros(0, 0, 4, dtype=torch.long)
         return MoleculeEnergy(self.network, n, n + 1, len(self.residue_names) + 1, pair_statistics, torsions)
 
     def covers(self, system: System) -> bool:

@@ -16,6 +16,7 @@ from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.files import replacing, write_text
 from scoremd.nn.energy import MoleculeEnergy
+from scoremd.yaml_files import read_yaml
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
@@ -54,12 +55,9 @@ def read_description(folder: Path) -> ModelDescription:
         If the folder is not a model of ours.
     """
     try:
-        content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        return ModelDescription.model_validate(content)
+        return ModelDescription.model_validate(read_yaml(folder / CONFIG))
     except OSError as error:
         raise ScoreMDError(f"{folder}: is not a ScoreMD model ({CONFIG}: {error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise ScoreMDError(f"{folder / CONFIG}: not valid YAML") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

@@ -8,9 +8,8 @@ files are looked for.
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from scoremd import resources
@@ -18,6 +17,7 @@ from scoremd.errors import ScoreMDError
 from scoremd.family import Family
 from scoremd.resources import Search
 from scoremd.system import BeadSite, System, ToySystem
+from scoremd.yaml_files import read_yaml
 
 __all__ = ["BeadSite", "Family", "System", "ToySystem", "find_system", "list_systems", "load_system", "load_toy", "read_system"]
 
@@ -119,14 +119,9 @@ def read_system(path: str | os.PathLike[str]) -> Described:
     """
     path = Path(path)
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        system = _ADAPTER.validate_python(content)
+        system = _ADAPTER.validate_python(read_yaml(path))
     except OSError as error:
         raise ScoreMDError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ScoreMDError(f"{path}: not a text file") from None
-    except yaml.YAMLError as error:
-        raise ScoreMDError(f"{path}: not valid YAML ({_one_line(str(error))})") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part not in ("molecule", "toy", "family"))

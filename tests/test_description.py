@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.nn.pairs import pair_table
 from scoremd.statistics import pair_statistics, pair_types
@@ -84,3 +85,24 @@ def test_models_cover_systems_by_name_or_by_family():
     one, family = description, description.model_copy(update={"systems": ("dipeptides",)})
     assert [one.covers(load_system(name)) for name in ("ALDP", "KS")] == [True, False]
     assert [family.covers(load_system(name)) for name in ("ALDP", "KS", "GG")] == [False, True, True]
+
+
+def test_a_system_without_torsions_has_a_network_without_local_term():
+    description = alanine_dipeptide().description.model_copy(update={"torsions": ()})
+    assert description.make_network().torsion is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"torsions": [[[0, 1, 2, 3]], [[0, 1, 2, 3], [1, 2, 3, 4]]]}, "groups of torsions must have the same number"),
+        ({"torsions": [[]]}, "at least one"),
+        ({"slots": []}, "at least 2"),
+        ({"temperature": float("inf")}, "finite number"),
+        ({"length_scale": float("inf")}, "finite number"),
+    ],
+)
+def test_senseless_descriptions_are_refused(changes, message):
+    content = alanine_dipeptide().description.model_dump(mode="json") | changes
+    with pytest.raises(ValueError, match=message):
+        ModelDescription.model_validate(content)

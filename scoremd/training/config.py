@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from scoremd.description import check_time_ranges
 from scoremd.diffusion.schedule import SCHEDULES, SMALLEST_TIME
 from scoremd.errors import ScoreMDError
 from scoremd.nn.energy import NetworkConfig
+from scoremd.yaml_files import read_yaml
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class FokkerPlanckConfig(_Section):
@@ -110,11 +110,9 @@ def read_config(path: str | os.PathLike[str]) -> TrainingConfig:
     """
     path = Path(path)
     try:
-        config = TrainingConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        config = TrainingConfig.model_validate(read_yaml(path))
     except OSError as error:
         raise ScoreMDError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ScoreMDError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

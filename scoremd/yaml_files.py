@@ -1,0 +1,27 @@
+"""Reading YAML that may be anyone's: data only, and one kind of error."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scoremd.errors import ScoreMDError
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ScoreMDError
+        If it is not text, or not valid YAML of plain data.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ScoreMDError(f"{path}: not a text file") from None
+    # PyYAML lets through what its constructors of dates and numbers raise, and what deep nesting does
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise ScoreMDError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
