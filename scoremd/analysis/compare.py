@@ -75,7 +75,7 @@ class Comparison:
     lost_replicas
         Replicas of the simulation that blew up; only their frames from before can be in it.
     time_blocks
-        Whether intervals of the simulation come from consecutive blocks, its trajectories not having been named.
+        Which of ``reference`` and ``simulation`` have intervals from consecutive blocks, their trajectories not having been named.
     seed
         Of the random subsamples.
     """
@@ -85,7 +85,7 @@ class Comparison:
     ensembles: dict[str, Observed]
     pairs: dict[str, Pair]
     lost_replicas: int | None
-    time_blocks: bool
+    time_blocks: frozenset[str]
     seed: int
 
     def rows(self) -> list[Row]:
@@ -103,7 +103,11 @@ class Comparison:
             "temperature_K": self.temperature,
             "seed": self.seed,
             "lost_replicas": self.lost_replicas,
-            "simulation_intervals": "time blocks" if self.time_blocks else "trajectories",
+            "intervals": {
+                name: "time blocks" if name in self.time_blocks else "trajectories"
+                for name in ("reference", "simulation")
+                if name in self.ensembles
+            },
             "ensembles": {
                 name: {
                     "frames": seen.n_frames,
@@ -189,10 +193,10 @@ def compare(
         raise ScoreMDError("nothing to compare: at least two of samples, simulation and reference are needed")
     for name, traj in trajectories.items():
         require_molecule(traj, system.topology(), name)
-    groups: dict[str, np.ndarray | None] = {"reference": reference.walker if reference else None, "samples": None}
-    if simulation is not None:
-        time_blocks = np.arange(simulation.n_frames) * TIME_BLOCKS // simulation.n_frames
-        groups["simulation"] = time_blocks if simulation_groups is None else simulation_groups
+    named = {"reference": reference.walker if reference else None, "simulation": simulation_groups}
+    unnamed = frozenset(name for name in named if name in trajectories and named[name] is None)
+    groups = {name: np.arange(n) * TIME_BLOCKS // n for name in unnamed for n in [trajectories[name].n_frames]}
+    groups = {"samples": None} | named | groups
     # Without a reference the two ensembles together say what is normal.
     normal = trajectories["reference"] if reference is not None else mdtraj.join(list(trajectories.values()))
     limits = Limits.of(normal, system.bonds)
@@ -213,7 +217,7 @@ def compare(
         ensembles=ensembles,
         pairs=pairs,
         lost_replicas=lost_replicas,
-        time_blocks=simulation is not None and simulation_groups is None,
+        time_blocks=unnamed,
         seed=seed,
     )
 

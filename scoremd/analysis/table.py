@@ -98,13 +98,14 @@ def ensemble_rows(comparison: Comparison) -> list[Row]:
     some = next(one for one in seen if one is not None)
     known = "simulation" in comparison.ensembles and comparison.lost_replicas is not None
     lost = str(comparison.lost_replicas) if known else NOTHING
-    names = {"simulation": "1, in blocks" if comparison.time_blocks else None}
 
     def trajectories(name: str) -> str:
         one = comparison.ensembles.get(name)
         if one is None:
             return NOTHING
-        return names.get(name) or ("independent" if one.n_groups is None else str(one.n_groups))
+        if name in comparison.time_blocks:
+            return "not named, in blocks"
+        return "independent" if one.n_groups is None else str(one.n_groups)
 
     def row(name: str, cells: list[str]) -> Row:
         first, second, third = cells

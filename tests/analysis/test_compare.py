@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,9 +65,17 @@ def test_samples_alone_are_compared_with_the_reference(system, frames, reference
 
 def test_unnamed_trajectories_are_cut_into_blocks_of_time(system, frames):
     comparison = compare(frames(500, 1), frames(1000, 2), system)
-    assert comparison.time_blocks
+    assert comparison.time_blocks == {"simulation"}
     assert (np.diff(comparison.ensembles["simulation"].groups) >= 0).all()
     assert comparison.ensembles["simulation"].n_groups == 20
+
+
+def test_a_reference_without_walkers_is_cut_into_blocks_of_time(system, frames, reference):
+    comparison = compare(frames(500, 1), None, system, reference=replace(reference, walker=None))
+    assert comparison.time_blocks == {"reference"}
+    assert comparison.ensembles["reference"].n_groups == 20
+    assert comparison.to_dict()["intervals"] == {"reference": "time blocks"}
+    assert ("Trajectories", "not named, in blocks", "independent", "–") in comparison.ensemble_rows()
 
 
 def test_a_broken_molecule_is_counted(system, frames, reference):
