@@ -213,11 +213,12 @@ def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, 
             replicas.restore(saved)
         done, per_frame = replicas.frames, settings.replicas * settings.steps_per_frame
         with progress(f"simulate {model.system.name}", settings.frames * per_frame, "replica-steps", done * per_frame) as bar:
-            while replicas.frames < settings.frames:
+            while replicas.frames < settings.frames and not bool(replicas.lost.all()):
                 frame = replicas.advance(settings.steps_per_frame)
                 store.append(frame, replicas.to_tensors())
                 bar.advance(per_frame)
-        path = store.finish(topology, settings.steps_per_frame * settings.time_step_fs * 1e-3, replicas.good_frames.numpy())
+        interval = settings.steps_per_frame * settings.time_step_fs * 1e-3
+        path = store.finish(topology, interval, replicas.good_frames.numpy(), settings.frames)
     trajectory = read_trajectory(path, topology).trajectory
     good = replicas.good_frames.numpy()
     lost = tuple(int(k) for k in torch.nonzero(replicas.lost).flatten())

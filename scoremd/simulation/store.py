@@ -76,8 +76,8 @@ class FrameStore:
         with replacing(self.state_path) as temporary:
             save_file({k: v.contiguous() for k, v in state.items()}, temporary, {"settings": self.settings})
 
-    def finish(self, topology: mdtraj.Topology, interval: float, good_frames: NDArray[np.int64]) -> Path:
-        """Write the output: of each replica the frames before it was lost. `interval` between frames in ps."""
+    def finish(self, topology: mdtraj.Topology, interval: float, good_frames: NDArray[np.int64], asked: int) -> Path:
+        """Write the output: of each replica the frames before it was lost, of those `asked` for; `interval` between them in ps."""
         frames = np.memmap(self.frames_path, "<f4", "r").reshape(-1, *self.shape)
 
         def blocks() -> Iterator[Block]:
@@ -89,7 +89,7 @@ class FrameStore:
         if not good_frames.any():
             shutil.rmtree(self.folder)
             raise ScoreMDError("all replicas were lost before the first frame: the model cannot be simulated at this time step")
-        path = write_trajectory(self.output, topology, blocks(), (self.shape[0], len(frames)))
+        path = write_trajectory(self.output, topology, blocks(), (self.shape[0], asked))
         shutil.rmtree(self.folder)
         return path
 

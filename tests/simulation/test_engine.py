@@ -159,3 +159,26 @@ def test_resuming_with_another_start_or_with_lost_frames_is_refused(model, start
     frames.write_bytes(frames.read_bytes()[:-100])
     with pytest.raises(ScoreMDError, match="fewer frames"):
         model.simulate("ALDP", **SETTINGS, start=start, output=tmp_path / "a.h5")
+
+
+def test_a_run_ends_when_all_replicas_are_lost(model, start, tmp_path, monkeypatch):
+    bound, calls = model.bind("ALDP"), []
+    forces = bound.forces
+
+    def torn():
+        force = forces()
+
+        def pulled(x):
+            calls.append(len(x))
+            energy, f = force(x)
+            return energy, f if len(calls) < 20 else float("nan") * f
+
+        return pulled
+
+    monkeypatch.setattr(bound, "forces", torn)
+    run = model.simulate("ALDP", **SETTINGS, start=start, output=tmp_path / "a.h5")
+    assert run.lost == (0, 1, 2, 3)
+    assert 0 < len(run.replica) < 16
+    assert len(calls) < 30
+    # as many as if it had gone on to the end
+    assert read_trajectory(tmp_path / "a.h5", start.topology).lost == 4
