@@ -64,7 +64,7 @@ def read_ensemble(path: str | os.PathLike[str]) -> Ensemble:
         raise ScoreMDError(f"{path}: {error}") from None
     except PermissionError:
         raise ScoreMDError(f"{path}: permission to read it is denied") from None
-    except (OSError, RuntimeError, KeyError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, KeyError, UnicodeDecodeError, TypeError, ValueError) as error:
         # HDF5 reports a damaged file in any of these, depending on which part of it is read first.
         raise ScoreMDError(f"{path}: not an intact HDF5 file (empty, cut off, or of another format)") from error
 
@@ -75,7 +75,7 @@ def _read(file: h5py.File) -> Ensemble:
     if missing:
         raise ScoreMDError(f"not an ensemble of ScoreMD's format (see scoremd.data): it lacks {', '.join(missing)}")
     names, elements, residue_names = (_text(file[key]) for key in ("atom_names", "elements", "residue_names"))
-    residues = _numbers(file, "residue_index").ravel().tolist()
+    residues = _integers(file, "residue_index").ravel().tolist()
     if not len(names) == len(elements) == len(residue_names) == len(residues):
         raise ScoreMDError("atom_names, elements, residue_names and residue_index must have one entry per atom each")
     atoms = tuple(map(Bead, names, elements, residue_names, residues))
@@ -85,7 +85,9 @@ def _read(file: h5py.File) -> Ensemble:
     temperature = np.asarray(file.attrs["temperature_K"])
     if temperature.dtype.kind not in "iuf" or temperature.size != 1:
         raise ScoreMDError(f"temperature_K must be a number, not {file.attrs['temperature_K']!r}")
-    optional = {key: _numbers(file, key) for key in ("forces", "walker", "potential_energy") if key in file}
+    optional = {key: _numbers(file, key) for key in ("forces", "potential_energy") if key in file}
+    if "walker" in file:
+        optional["walker"] = _integers(file, "walker")
     return Ensemble(
         name=_decoded(file.attrs["name"]),
         temperature=float(temperature.item()),
@@ -99,6 +101,13 @@ def _numbers(file: h5py.File, key: str) -> NDArray[Any]:
     values = np.asarray(file[key])
     if values.dtype.kind not in "iuf":
         raise ScoreMDError(f"{key} must hold numbers, not {values.dtype}")
+    return values
+
+
+def _integers(file: h5py.File, key: str) -> NDArray[Any]:
+    values = _numbers(file, key)
+    if values.dtype.kind == "f":
+        raise ScoreMDError(f"{key} must hold integers, not {values.dtype}")
     return values
 
 

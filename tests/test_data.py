@@ -382,3 +382,17 @@ def test_residue_index_as_a_column_is_read(data_copy):
         del file["residue_index"]
         file["residue_index"] = column
     assert read_ensemble(path).atoms == expected
+
+
+@pytest.mark.parametrize("key", ["positions", "walker", "residue_index"])
+def test_datasets_without_content(copy, key):
+    rewrite(copy, key, h5py.Empty("f4"), "nm")
+    refused(copy)
+
+
+@pytest.mark.parametrize("key", ["walker", "residue_index"])
+def test_numbers_of_walkers_and_residues_are_integers(copy, key):
+    ensemble = read_ensemble(copy)
+    values = {"walker": ensemble.walker, "residue_index": np.array([atom.residue_index for atom in ensemble.atoms])}[key]
+    rewrite(copy, key, values + 0.5)
+    assert f"{key} must hold integers, not float64" in refused(copy)
