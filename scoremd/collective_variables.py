@@ -46,6 +46,13 @@ def dihedrals(traj: mdtraj.Trajectory, quadruples: Sequence[Sequence[int]]) -> n
     return mdtraj.compute_dihedrals(traj, indices, periodic=False).astype(np.float64)
 
 
+def require_phi_psi(system: System) -> None:
+    """Refuse a system without the collective variables phi and psi, by a ScoreMDError."""
+    variables = system.collective_variables
+    if not {"phi", "psi"} <= set(variables):
+        raise ScoreMDError(f"{system.title} has no collective variables phi and psi; it has {sorted(variables) or 'none'}")
+
+
 def phi_psi(traj: mdtraj.Trajectory, system: System) -> np.ndarray:
     """The backbone torsions (phi, psi) that the system names as its collective variables.
 
@@ -66,8 +73,7 @@ def phi_psi(traj: mdtraj.Trajectory, system: System) -> np.ndarray:
     ScoreMDError
         If the system has no phi and psi, or the trajectory is of another molecule.
     """
+    require_phi_psi(system)
     variables = system.collective_variables
-    if not {"phi", "psi"} <= set(variables):
-        raise ScoreMDError(f"{system.title} has no collective variables phi and psi; it has {sorted(variables)}")
     require_molecule(traj, system.topology(), system.title)
     return dihedrals(traj, [variables["phi"], variables["psi"]])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scoremd.analysis.compare import Comparison, compare
 from scoremd.analysis.report import write_report
+from scoremd.collective_variables import require_phi_psi
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive, make_folder, write_text
@@ -115,11 +116,12 @@ def emulate(
     settings.check()
     if samples < settings.replicas:
         raise ScoreMDError(f"{settings.replicas} replicas start from as many samples; {samples} are too few")
+    require_phi_psi(system)
+    ensemble = system.reference_ensemble() if reference is None else reference
     make_folder(folder)
     with exclusive(folder):
         _claim(folder, _claimed(force_field, system, samples, settings))
         drawn, run, replicas, lost = _trajectories(force_field, system, folder, samples, settings)
-        ensemble = system.reference_ensemble() if reference is None else reference
         comparison = compare_trajectories(system, drawn, run, replicas, reference=ensemble, lost=lost, seed=settings.seed)
         comparison.to_json(folder / "comparison.json")
         length = f"{settings.replicas} replicas of {settings.simulated_ns:g} ns at {settings.time_step_fs} fs, first tenth dropped"

@@ -4,6 +4,7 @@ import pytest
 
 from scoremd import bound_model
 from scoremd.emulation import emulate, equilibrated
+from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
 from scoremd.simulation.engine import SimulationSettings
 from scoremd.systems import load_system
@@ -50,3 +51,14 @@ def test_every_setting_reaches_the_simulation(tmp_path, monkeypatch):
         emulate(alanine_dipeptide(), SYSTEM, tmp_path / "out", samples=16, settings=settings, command="test")
     for name, value in vars(settings).items():
         assert asked[name] == value
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_drawn(tmp_path):
+    settings = SimulationSettings(0.001, 4, 5)
+    for changes, message in (
+        ({"collective_variables": {}}, "has no collective variables phi and psi"),
+        ({"reference": "none.h5"}, "no such file"),
+    ):
+        with pytest.raises(ScoreMDError, match=message):
+            emulate(alanine_dipeptide(), SYSTEM.model_copy(update=changes), tmp_path / "out", samples=16, settings=settings, command="test")
+    assert not list((tmp_path / "out").glob("*.h5"))
