@@ -43,4 +43,5 @@ def captured(function: Callable[..., Any], *example: Any) -> Callable[..., Any]:
         graph.replay()
         return result
 
+    call.function = function  # type: ignore[attr-defined]  # the graph reads what the function holds, by address
     return call

@@ -15,7 +15,7 @@ from scoremd.compilation import compile_for
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive, make_folder, replacing
-from scoremd.model_files import CONFIG, load_model, save_model
+from scoremd.model_files import CONFIG, WEIGHTS, load_model, save_model
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.progress import progress
 from scoremd.systems import Family, System, ToySystem, find_system
@@ -24,6 +24,7 @@ from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import TrainingSet, ensemble_files, read_ensembles, training_set
 from scoremd.training.step import BatchSource, make_step
 
+LOG = "metrics.csv"
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
 _COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "fokker_planck", "learning_rate")
 
@@ -142,6 +143,11 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
             _remove_checkpoints(config)
             return
         raise ScoreMDError(f"{config.output}: holds a model trained with other settings or data; choose another output or remove it")
+    if not list(config.output.glob("checkpoint-*.safetensors")):
+        log = config.output / LOG
+        foreign = WEIGHTS if (config.output / WEIGHTS).exists() else LOG if log.exists() and not _is_ours(log) else None
+        if foreign:
+            raise ScoreMDError(f"{config.output}: holds a {foreign} of unknown origin; choose another output or move it away")
     experts = [Expert(config, description, data, k) for k in range(len(config.time_ranges))]
     for expert in experts:
         _run(expert, config)
@@ -176,7 +182,7 @@ def _run(expert: Expert, config: TrainingConfig) -> None:
     expert.state.restore(checkpoint, settings)
     if expert.state.step == config.steps:
         return
-    log = config.output / "metrics.csv"
+    log = config.output / LOG
     _truncate_log(log, expert.number, expert.state.step)
     expert.compile()
     window: list[Tensor] = []
@@ -195,6 +201,11 @@ def _run(expert: Expert, config: TrainingConfig) -> None:
                 _append_log(log, expert, means[:-1])
                 window.clear()
                 expert.state.save(checkpoint, settings)
+
+
+def _is_ours(log: Path) -> bool:
+    with log.open("rb") as file:
+        return file.readline().strip() == ",".join(_COLUMNS).encode()
 
 
 def _append_log(path: Path, expert: Expert, means: list[float]) -> None:

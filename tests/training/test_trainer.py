@@ -121,16 +121,23 @@ def test_fokker_planck_term_lowers_the_residual(data, tmp_path):
 
 @pytest.mark.compiled
 @pytest.mark.slow
-def test_compiled_step_equals_the_step_as_written(data, tmp_path):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_compiled_step_equals_the_step_as_written(data, tmp_path, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
     system = load_system("ALDP")
-    c = config(data, tmp_path)
+    c = config(data, tmp_path, device=device)
     description = trainer.describe(c, system)
-    samples = training_set([(system, read_ensemble(c.data))], description, use_forces=True)
-    written, compiled = (trainer.Expert(c, description, samples, 0) for _ in range(2))
-    compiled.compile()
-    a, b = written.advance(), compiled.advance()
-    for p, q in zip(a.gradients, b.gradients, strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)
+    samples = training_set([(system, read_ensemble(c.data))], description, use_forces=True).to(torch.device(device))
+    expert = trainer.Expert(c, description, samples, 0)
+    written = expert.step_function
+    expert.compile()
+    for _ in range(2):
+        batch = expert.source.draw()
+        a, b = (step(expert.parameters, batch) for step in (written, expert.step_function))
+        for p, q in zip(a, b, strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)
+        expert.advance()
 
 
 @pytest.mark.parametrize("part", ["gradient", "loss"])
@@ -193,6 +200,23 @@ def test_data_that_do_not_fit_are_refused(data, tmp_path):
     with pytest.raises(ScoreMDError, match="is a file, where a folder"):
         trainer.train(config(data, tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "model.safetensors"])
+def test_files_of_unknown_origin_in_the_output_are_left_alone(data, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ScoreMDError, match=f"holds a {name} of unknown origin"):
+        trainer.train(config(data, tmp_path))
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 2)
+        with pytest.raises(KilledError):
+            trainer.train(config(data, tmp_path / "run"))
+    trainer.train(config(data, tmp_path / "run"))
+    assert (tmp_path / "run" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(
