@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scoremd.compilation import compile_for
 from scoremd.diffusion.fokker_planck import displaced_points, fokker_planck_loss, residual_estimates
-from scoremd.diffusion.losses import add_noise, draw_times, mixed_target, score_matching_loss
+from scoremd.diffusion.losses import add_noise, draw_times, mixed_target, score_matching_loss, stratified
 from scoremd.diffusion.schedule import VariancePreserving
 from scoremd.diffusion.space import Space
 from scoremd.nn.perceptron import PerceptronEnergy, PerceptronScore
@@ -102,7 +102,7 @@ def _batches(data: Tensor, recipe: Recipe, space: Space, generator: torch.Genera
         batch = (*draw(recipe.batch), lam)
         if recipe.alpha:
             n = recipe.points
-            where = low + (high - low) * (torch.arange(n) + torch.rand(n, generator=generator)) / n
+            where = low + (high - low) * stratified(n, generator)
             probes = torch.stack([space.probe(n, generator), space.probe(n, generator)])
             batch += (add_noise(*draw(n), where), where, probes)
         yield batch

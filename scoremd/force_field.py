@@ -145,7 +145,8 @@ class ForceField:
         seed : of starting points, velocities and noise
         time_step_fs, friction, frame_interval_ps : fs, 1/ps, ps between frames
         start : one frame for each replica; by default samples of the model with the same seed
-        output : file that the frames are streamed to (.h5, .xtc, .dcd, .pdb); a run that was interrupted goes on when it is called again
+        output : file (.h5, .xtc, .dcd, .pdb), written at the end from the frames that are kept in OUTPUT.part meanwhile; a run that was
+            interrupted goes on when it is called again
 
         Returns
         -------

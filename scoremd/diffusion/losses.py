@@ -15,7 +15,7 @@ from scoremd.nn.noise_level import signal_and_noise
 
 
 def stratified(n: int, generator: torch.Generator | None) -> Tensor:
-    """One random number in each n-th of [0, 1), in rising order, on the generator's device; shape (n,)."""
+    """One random number in each n-th of [0, 1], in rising order, on the generator's device; shape (n,)."""
     device = None if generator is None else generator.device
     return (torch.arange(n, device=device) + torch.rand(n, generator=generator, device=device)) / max(n, 1)
 
