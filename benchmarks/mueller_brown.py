@@ -4,20 +4,19 @@
 
 trains every variant on the same exact samples for the same number of steps, draws independent samples, runs Langevin dynamics with the
 forces of the energy at t = 1e-5, and compares both with exact samples. Prints one table and writes results/mueller_brown.json and .png.
-A variant and seed whose entry has the same settings is not run again. Takes about 8 minutes on one core.
+What is finished lies in a working folder and is not done again there. Takes about 8 minutes on one core.
 """
 
 import argparse
 import json
-import platform
-import sys
+import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 from mueller_brown_plot import plot
+from results_file import RESULTS, write_results
 from torch import Tensor
 from toy_training import SCHEDULE, Recipe, bind, compiled, log_snr, particle_space, train
 
@@ -34,7 +33,6 @@ from scoremd.simulation.langevin import LangevinParameters, State, middle_step, 
 from scoremd.systems import load_toy
 from scoremd.toys import cell_integrals, toy_potential
 
-RESULTS = Path(__file__).parent / "results"
 VARIANTS = {
     "denoising": "denoising",
     "denoising, 2.5 x steps": "denoising for 2.5 times the steps, longer than the Fokker–Planck term takes",
@@ -235,10 +233,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "scoremd-mueller-brown")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    RESULTS.mkdir(exist_ok=True)
-    path, counts_path = RESULTS / "mueller_brown.json", RESULTS / "mueller_brown_counts.npz"
+    arguments.work.mkdir(exist_ok=True)
+    path, counts_path = arguments.work / "entries.json", arguments.work / "counts.npz"
     generator = torch.Generator().manual_seed(12345)
     positions = POTENTIAL.sample(SETTINGS["data"], generator).float()
     reference = POTENTIAL.sample(SETTINGS["reference"], generator)[:, 0].numpy()
@@ -260,18 +259,10 @@ def main() -> None:
                 f" density {entry['density_js']:.4f}, {entry['seconds']}",
                 flush=True,
             )
-            description = {
-                "command": "python " + " ".join(sys.argv),
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-                "threads": 1,
-                "settings": SETTINGS,
-                "exact_right": exact_right,
-                "entries": entries,
-            }
-            path.write_text(json.dumps(description, indent=1) + "\n")
+            path.write_text(json.dumps({"settings": SETTINGS, "entries": entries}))
             np.savez_compressed(counts_path, **counts)
     print(table(entries, exact_right))
+    print(write_results("mueller_brown", {"settings": SETTINGS, "exact_right": exact_right, "entries": entries}))
     plot(RESULTS / "mueller_brown.png", exact, counts, SETTINGS, list(VARIANTS))
 
 
