@@ -135,16 +135,19 @@ def sample(
     systems: SystemNames,
     output: TrajectoryOutput,
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 1000,
+    backbone: Annotated[bool, typer.Option("--backbone", help="Add hydrogens of N and missing oxygens by ideal geometry.")] = False,
     seed: Seed = 0,
     model: Model = None,
     threads: Threads = 2,
 ) -> None:
     """Draw independent samples of the Boltzmann distribution."""
+    from scoremd.backbone import add_backbone
     from scoremd.trajectory_files import write_trajectory
 
     _use(threads)
     for force_field, found, path in _jobs(systems, model, output):
         drawn = force_field.sample(found, n, seed)
+        drawn = add_backbone(drawn) if backbone else drawn
         write_trajectory(path, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
         print(f"{n} samples written to {path}")
 

@@ -77,10 +77,23 @@ def write_trajectory(
                     file.write(10 * xyz)
         else:
             parts = [mdtraj.Trajectory(xyz, topology, time) for xyz, time, _ in blocks]
-            mdtraj.join(parts, check_topology=False).save_pdb(str(temporary))
+            _write_pdb(temporary, mdtraj.join(parts, check_topology=False))
         if kind in (".xtc", ".dcd"):
             _write_topology(topology_file(path), topology, temporary)
     return path
+
+
+def _write_pdb(path: Path, trajectory: mdtraj.Trajectory) -> None:
+    """A PDB file of one chain with all bonds as CONECT records, which mdtraj writes for residues that are not standard only."""
+    trajectory.save_pdb(str(path))
+    partners: dict[int, list[int]] = {}
+    for a, b in trajectory.topology.bonds:
+        for one, other in ((a, b), (b, a)):
+            partners.setdefault(one.index + 1, []).append(other.index + 1)
+    lines = [line for line in path.read_text(encoding="ascii").splitlines() if not line.startswith(("CONECT", "END "))]
+    records = [f"CONECT{k:5d}" + "".join(f"{p:5d}" for p in sorted(partners[k])) for k in sorted(partners)]
+    at = len(lines) - (lines[-1] == "END")
+    path.write_text("\n".join([*lines[:at], *records, "END", ""]), encoding="ascii")
 
 
 def _write_hdf5(path: Path, topology: mdtraj.Topology, blocks: Iterator[Block], asked: tuple[int, int] | None) -> None:
@@ -103,7 +116,7 @@ def topology_file(path: Path) -> Path:
 
 def _write_topology(path: Path, topology: mdtraj.Topology, trajectory: Path) -> None:
     with replacing(path) as temporary:
-        mdtraj.load_frame(str(trajectory), 0, top=topology).save_pdb(str(temporary))
+        _write_pdb(temporary, mdtraj.load_frame(str(trajectory), 0, top=topology))
 
 
 class TrajectoryFile(NamedTuple):

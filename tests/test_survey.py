@@ -3,6 +3,7 @@
 import csv
 import json
 
+import mdtraj
 import pytest
 from typer.testing import CliRunner
 
@@ -84,8 +85,9 @@ def test_all_with_a_limit(tmp_path):
 
 
 def test_several_systems_sample_and_simulate_into_a_folder(tmp_path):
-    assert run("sample", "KS", "KG", "-n", 5, "-o", tmp_path / "out").exit_code == 0
+    assert run("sample", "KS", "KG", "-n", 5, "--backbone", "-o", tmp_path / "out").exit_code == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["KG.h5", "KS.h5"]
+    assert mdtraj.load(str(tmp_path / "out" / "KS.h5")).n_atoms == 15
     simulated = run("simulate", "KS", "KG", *SHORT[2:], "-o", tmp_path / "runs")
     assert simulated.exit_code == 0, simulated.output
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["KG.h5", "KS.h5"]

@@ -1,6 +1,7 @@
 import pickle
 
 import h5py
+import mdtraj
 import numpy as np
 import pytest
 
@@ -91,3 +92,20 @@ def test_senseless_replicas_are_refused(path, topology, replica):
         file["replica"] = np.array(replica)
     with pytest.raises(ScoreMDError, match="'replica' does not hold"):
         read_trajectory(path, topology)
+
+
+def test_pdb_files_have_the_bonds_of_every_frame_once(system, frames, tmp_path):
+    traj = frames(3, 0)
+    write_trajectory(tmp_path / "a.pdb", traj.topology, iter([(traj.xyz, traj.time, 0)]))
+    lines = (tmp_path / "a.pdb").read_text().splitlines()
+    assert [line for line in lines if line.startswith("CONECT")] == [
+        "CONECT    1    2",
+        "CONECT    2    1    3",
+        "CONECT    3    2    4",
+        "CONECT    4    3    5",
+        "CONECT    5    4",
+    ]
+    assert lines[-1] == "END"
+    again = mdtraj.load(str(tmp_path / "a.pdb"))
+    assert [[a.index, b.index] for a, b in again.topology.bonds] == [list(bond) for bond in system.bonds]
+    np.testing.assert_allclose(again.xyz, traj.xyz, atol=1e-3)
