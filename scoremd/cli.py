@@ -77,11 +77,13 @@ def _load(system: str, model: str | None) -> tuple[Any, Any]:
 def _jobs(systems: list[str], model: str | None, output: Path) -> list[tuple[Any, Any, Path]]:
     """Model, molecule and trajectory file of each system; all is checked before anything is run."""
     from scoremd.files import make_folder
-    from scoremd.trajectory_files import check_output
+    from scoremd.trajectory_files import FORMATS, check_output
 
     found = [_load(name, model) for name in systems]
     if len(found) == 1:
         return [(*found[0], check_output(output))]
+    if output.suffix.lower() in FORMATS:
+        raise ScoreMDError(f"{output}: names a file, where several systems need a folder")
     make_folder(output)
     paths = [check_output(output / f"{system.name}.h5") for _, system in found]
     if len(set(paths)) < len(paths):
@@ -192,7 +194,9 @@ def compare(
 
     found = load_system(system)
     ensemble = found.reference_ensemble() if reference is None else found.beads_of(read_ensemble(reference))
-    drawn = None if samples is None else read_trajectory(samples, found.topology()).trajectory
+    drawn, of_replicas, _ = (None, None, None) if samples is None else read_trajectory(samples, found.topology())
+    if of_replicas is not None:
+        logging.getLogger("scoremd").warning("%s holds replicas of a simulation, but is taken for independent samples", samples)
     run, replicas, lost = (None, None, None) if simulation is None else read_trajectory(simulation, found.topology())
     if run is not None and replicas is None:
         logging.getLogger("scoremd").warning("%s does not say which replica a frame is of: taken as one trajectory", simulation)
@@ -227,7 +231,7 @@ def emulate(
     from scoremd.survey import covered_systems, survey
 
     if everything == bool(systems):
-        raise ScoreMDError("name systems, or give --all, not both")
+        raise ScoreMDError("name systems or give --all" + (", not both" if systems else ""))
     if limit is not None and not everything:
         raise ScoreMDError("--limit is for --all")
     _use(threads)
@@ -243,9 +247,13 @@ def emulate(
         print(f"report: {result.folder / 'report.html'}")
         return
     rows = survey(jobs, output, samples=n, settings=settings, command=_command())
-    table = Table(*rows[0], title="excess Jensen-Shannon divergence, nats; populations")
+    shown = [title for title in rows[0] if not title.endswith((", low", ", high"))]
+    table = Table(*shown, title="excess Jensen-Shannon divergence in nats with 95 % intervals, and populations")
     for row in rows:
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
+        cells = [f"{row[title]:.4f}" if isinstance(row[title], float) else str(row[title]) for title in shown]
+        known = [isinstance(row.get(f"{title}, low"), float) for title in shown]
+        ends = [f" [{row[f'{title}, low']:.4f}, {row[f'{title}, high']:.4f}]" if k else "" for title, k in zip(shown, known, strict=True)]
+        table.add_row(*map("".join, zip(cells, ends, strict=True)))
     Console().print(table)
     print(f"reports: {output}/*/report.html, table: {output / 'summary.csv'}")
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,27 @@ from scoremd.progress import progress
 from scoremd.simulation.engine import SimulationSettings
 from scoremd.systems import Family, System, find_system
 
+
+def _excess(comparison: dict[str, Any], title: str, key: str) -> float | str:
+    pair = comparison["comparisons"].get(title)
+    return "" if pair is None else pair["js_nats"][key]
+
+
+def _population(comparison: dict[str, Any], name: str) -> float | str:
+    seen = comparison["ensembles"].get(name)
+    return "" if seen is None else seen["populations"]["phi > 0"]["value"]
+
+
 #: Title of a column and what it shows of a comparison's JSON; empty where there is no such comparison.
 COLUMNS: dict[str, Callable[[dict[str, Any]], float | int | str]] = {
-    "samples vs reference": lambda c: _excess(c, "samples vs reference"),
-    "simulation vs reference": lambda c: _excess(c, "simulation vs reference"),
-    "samples vs simulation": lambda c: _excess(c, "samples vs simulation"),
-    "phi > 0, samples": lambda c: c["ensembles"]["samples"]["populations"]["phi > 0"]["value"],
-    "phi > 0, simulation": lambda c: c["ensembles"]["simulation"]["populations"]["phi > 0"]["value"],
+    **{
+        f"{title}{end}": partial(_excess, title=title, key=key)
+        for title in ("samples vs reference", "simulation vs reference", "samples vs simulation")
+        for end, key in (("", "excess"), (", low", "low"), (", high", "high"))
+    },
+    **{f"phi > 0, {name}": partial(_population, name=name) for name in ("reference", "samples", "simulation")},
     "lost replicas": lambda c: c["lost_replicas"],
 }
-
-
-def _excess(comparison: dict[str, Any], title: str) -> float | str:
-    pair = comparison["comparisons"].get(title)
-    return "" if pair is None else pair["js_nats"]["excess"]
 
 
 def covered_systems(force_field: ForceField) -> list[System]:

@@ -205,3 +205,15 @@ def test_wrong_arguments_end_with_one_line(monkeypatch, capsys, arguments, words
     assert error.count("\n") == 1
     assert error.startswith("scoremd: ")
     assert words in error
+
+
+def test_a_simulation_given_for_samples_is_noticed(tmp_path, model, caplog):
+    settings = ("--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005, "--model", model)
+    assert run("simulate", "ALDP", *settings, "-o", tmp_path / "b.h5").exit_code == 0
+    assert run("compare", "ALDP", "--samples", tmp_path / "b.h5", "-o", tmp_path / "c").exit_code == 0
+    assert "holds replicas of a simulation, but is taken for independent samples" in caplog.text
+
+
+def test_several_systems_do_not_go_into_one_file(tmp_path):
+    refused(run("sample", "ALDP", "KS", "-o", tmp_path / "a.h5"), "names a file, where several systems need a folder")
+    assert not (tmp_path / "a.h5").exists()

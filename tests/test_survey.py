@@ -96,8 +96,8 @@ def test_several_systems_sample_and_simulate_into_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["emulate"], "name systems, or give --all, not both"),
-        (["emulate", "KS", "--all"], "name systems, or give --all, not both"),
+        (["emulate"], "name systems or give --all\n"),
+        (["emulate", "KS", "--all"], "name systems or give --all, not both"),
         (["emulate", "KS", "--limit", 3], "--limit is for --all"),
         (["emulate", "KS", "ks", *SHORT], "KS is asked for twice"),
         (["emulate", "KS", "KB"], "'KB' is no member of dipeptides: B is none of its residues"),

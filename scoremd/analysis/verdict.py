@@ -8,6 +8,7 @@ below zero says that the two are more alike than independent draws of one ensemb
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -77,23 +78,27 @@ def verdicts(comparison: Comparison) -> list[Verdict]:
     return [judge(comparison.pairs[title]) for _, _, title in COLUMNS if title in comparison.pairs]
 
 
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + f" and {names[-1]}"
+
+
 def headline(comparison: Comparison) -> str:
     """One or two sentences: which agree, which differ, which cannot be told."""
     said = {
         "agree": "agree",
         "differ": "differ",
-        "undecided": "may or may not agree within the limit: more frames or longer runs would tell",
+        "undecided": "are undecided: too few frames or too short trajectories to tell whether they agree within the limit",
     }
     judged = verdicts(comparison)
     names = [name for name in ("samples", "simulation", "reference") if name in comparison.ensembles]
     if {v.status for v in judged} == {"agree"}:
-        every = ", ".join(names[:-1]) + f" and {names[-1]}"
+        every = _listed(names)
         exceptions = ", with the exceptions below" if findings(comparison) else ""
         text = f"{every} agree on (φ,\u00a0ψ) within the limits{exceptions}."
     else:
         by_status = {status: [v.title for v in judged if v.status == status] for status in said}
         clauses = [
-            " and ".join(title.replace(" vs ", " and ") if len(titles) == 1 else title for title in titles) + f" {said[status]}"
+            f"{_listed(titles) if len(titles) > 1 else titles[0].replace(' vs ', ' and ')} {said[status]}"
             for status, titles in sorted(by_status.items(), key=lambda item: ("differ", "undecided", "agree").index(item[0]))
             if titles
         ]
@@ -151,10 +156,9 @@ def _bonds(title: str, pair: Pair) -> list[str]:
         found.append(f"{title.capitalize()}: mean length off by up to {number(worst, 2)} pm ({', '.join(means)}).")
     if spreads:
         ratios = [b.sd_ratio.value for b in pair.bonds if b.name in spreads]
-        found.append(
-            f"{title.capitalize()}: standard deviation of the length {number(min(ratios), 2)} to "
-            f"{number(max(ratios), 2)} times ({', '.join(spreads)})."
-        )
+        low, high = number(min(ratios), 2), number(max(ratios), 2)
+        ratio = low if low == high else f"{low} to {high}"
+        found.append(f"{title.capitalize()}: ratio of the standard deviations of the length {ratio} ({', '.join(spreads)}).")
     return found
 
 

@@ -45,7 +45,7 @@ def test_what_differs_is_said_first_and_where(system, frames, reference):
     found = " ".join(findings(comparison))
     assert "1 replica of the simulation blew up" in found
     assert "Population of phi > 0" in found
-    assert "Simulation vs reference: standard deviation of the length" in found
+    assert "Simulation vs reference: ratio of the standard deviations of the length 1.3" in found
     assert "Samples vs reference" not in found
 
 

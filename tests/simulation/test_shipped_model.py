@@ -59,12 +59,14 @@ def test_no_drift_in_twenty_picoseconds(model):
 @pytest.mark.slow
 @pytest.mark.compiled
 def test_kinetic_temperature_under_openmms_thermostat(model):
-    context = prepared(model, openmm.LangevinMiddleIntegrator(300, 1 / unit.picosecond, 2 * unit.femtosecond))
+    integrator = openmm.LangevinMiddleIntegrator(300, 1 / unit.picosecond, 2 * unit.femtosecond)
+    integrator.setRandomNumberSeed(1)
+    context = prepared(model, integrator)
     kinetic = []
-    for _ in range(6000):
+    for _ in range(12000):
         context.getIntegrator().step(20)
         kinetic.append(energies(context)[1])
-    blocks = np.mean(np.reshape(kinetic, (30, 200)), 1)
+    blocks = np.mean(np.reshape(kinetic, (30, 400)), 1)
     expected = 0.5 * 15 * thermal_energy(300)
     error = np.std(blocks, ddof=1) / np.sqrt(30)
     assert error < 0.02 * expected
