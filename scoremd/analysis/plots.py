@@ -130,7 +130,10 @@ def bond_lengths(comparison: Comparison, bond: int) -> Figure:
     """
     lengths = {name: PICOMETRES * seen.lengths[:, bond] for name, seen in comparison.ensembles.items()}
     ends = np.array([np.quantile(x, [0.001, 0.999]) for x in lengths.values()])
-    edges = np.linspace(ends[:, 0].min(), ends[:, 1].max(), 61)
+    low, high = ends[:, 0].min(), ends[:, 1].max()
+    # shipped references are rounded to 0.1 pm, where a bond lies along an axis so are its lengths: bins hold whole steps, ends between them
+    width = max(0.1, round((high - low) / 60, 1))
+    edges = np.arange(np.floor(10 * low) / 10 - 0.05, high + width, width)
     figure, axes = _panel(3.2, 2.4)
     for name in ENSEMBLES:
         if name in lengths:
