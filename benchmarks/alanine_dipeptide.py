@@ -6,11 +6,8 @@ Each seed draws the samples, runs the replicas from them at 2 fs, drops the firs
 go on where they were interrupted: seeds can run in processes of their own and are put together by a last call with all of them.
 """
 
-import argparse
-import tempfile
-from pathlib import Path
-
 import torch
+from emulation_options import emulation_parser
 from results_file import write_results
 
 from scoremd.emulation import emulate
@@ -21,14 +18,8 @@ from scoremd.systems import load_system
 
 def main() -> None:
     """Run all seeds and print a table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default="alanine-dipeptide")
+    parser = emulation_parser("alanine-dipeptide", 20000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--samples", type=int, default=20000)
-    parser.add_argument("--replicas", type=int, default=100)
-    parser.add_argument("--ns", type=float, default=2.0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "scoremd-alanine-dipeptide")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     force_field, system = ForceField.load(a.model), load_system("ALDP")

@@ -7,16 +7,16 @@ interrupted: parts of them can run in processes of their own (`--peptides`) and 
 `--data` takes references from a folder of ensembles instead, such as those of the validation peptides, by which a model is chosen.
 """
 
-import argparse
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from emulation_options import emulation_parser
 from results_file import write_results
 
+from scoremd.analysis.table import COLUMNS
 from scoremd.data import Ensemble, read_ensemble
 from scoremd.emulation import emulate
 from scoremd.family import Family
@@ -24,7 +24,7 @@ from scoremd.force_field import ForceField
 from scoremd.simulation.engine import SimulationSettings
 from scoremd.systems import System, find_system
 
-PAIRS = ("samples vs reference", "simulation vs reference", "samples vs simulation")
+PAIRS = [title for _, _, title in COLUMNS]
 
 
 def reference_of(system: System, data: Path | None) -> Ensemble | None:
@@ -64,16 +64,10 @@ def main() -> None:
     """Run what is missing and print the table."""
     family = find_system("dipeptides")
     assert isinstance(family, Family)
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default="dipeptides")
+    parser = emulation_parser("dipeptides", 16000)
     parser.add_argument("--data", type=Path, help="folder of references, in our HDF5 format, named by their sequences")
     parser.add_argument("--peptides", nargs="+")
-    parser.add_argument("--samples", type=int, default=16000)
-    parser.add_argument("--replicas", type=int, default=100)
-    parser.add_argument("--ns", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "scoremd-dipeptides")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     names = a.peptides or (family.with_reference() if a.data is None else sorted(path.stem for path in a.data.glob("*.h5")))

@@ -74,21 +74,27 @@ def _load(system: str, model: str | None) -> tuple[Any, Any]:
     return ForceField.load(model or model_for(found)), found
 
 
+def _load_each(systems: list[str], model: str | None) -> list[tuple[Any, Any]]:
+    found = [_load(name, model) for name in systems]
+    names = [system.name for _, system in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ScoreMDError(f"{twice} is asked for twice")
+    return found
+
+
 def _jobs(systems: list[str], model: str | None, output: Path) -> list[tuple[Any, Any, Path]]:
     """Model, molecule and trajectory file of each system; all is checked before anything is run."""
     from scoremd.files import make_folder
     from scoremd.trajectory_files import FORMATS, check_output
 
-    found = [_load(name, model) for name in systems]
+    found = _load_each(systems, model)
     if len(found) == 1:
         return [(*found[0], check_output(output))]
     if output.suffix.lower() in FORMATS:
         raise ScoreMDError(f"{output}: names a file, where several systems need a folder")
     make_folder(output)
-    paths = [check_output(output / f"{system.name}.h5") for _, system in found]
-    if len(set(paths)) < len(paths):
-        raise ScoreMDError("a system is asked for twice")
-    return [(*job, path) for job, path in zip(found, paths, strict=True)]
+    return [(*job, check_output(output / f"{job[1].name}.h5")) for job in found]
 
 
 @app.callback(invoke_without_command=True)
@@ -240,7 +246,7 @@ def emulate(
         force_field = ForceField.load(model or "dipeptides")
         jobs = [(force_field, found) for found in covered_systems(force_field)[:limit]]
     else:
-        jobs = [_load(name, model) for name in systems or []]
+        jobs = _load_each(systems or [], model)
     if len(jobs) == 1:
         result = run(*jobs[0], output, samples=n, settings=settings, command=_command())
         _show(result.comparison)
@@ -250,12 +256,15 @@ def emulate(
     shown = [title for title in rows[0] if not title.endswith((", low", ", high"))]
     table = Table(*shown, title="excess Jensen-Shannon divergence in nats with 95 % intervals, and populations")
     for row in rows:
-        cells = [f"{row[title]:.4f}" if isinstance(row[title], float) else str(row[title]) for title in shown]
-        known = [isinstance(row.get(f"{title}, low"), float) for title in shown]
-        ends = [f" [{row[f'{title}, low']:.4f}, {row[f'{title}, high']:.4f}]" if k else "" for title, k in zip(shown, known, strict=True)]
-        table.add_row(*map("".join, zip(cells, ends, strict=True)))
+        table.add_row(*(_cell(row, title) for title in shown))
     Console().print(table)
     print(f"reports: {output}/*/report.html, table: {output / 'summary.csv'}")
+
+
+def _cell(row: dict[str, Any], title: str) -> str:
+    value, low, high = row[title], row.get(f"{title}, low"), row.get(f"{title}, high")
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{text} [{low:.4f}, {high:.4f}]" if isinstance(low, float) and isinstance(high, float) else text
 
 
 def _show(comparison: Any) -> None:

@@ -50,7 +50,7 @@ def compile_for(function: Callable[..., Any], *example: Any, threads: int = 1) -
     compiled. On a CUDA device the kernels of `function` are recorded as they are, and what it returns is overwritten by its next call.
     """
     if any(q.is_cuda for q in tree_leaves(example) if isinstance(q, Tensor)):
-        # fusing them had not been compiled after 160 s (16 cores, H200), a tenth of such a run
+        # compiling first takes minutes, as long as a run there may take
         return captured(function, *example)
     if find_compiler() is None or not _headers_available():
         return function

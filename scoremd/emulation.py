@@ -133,7 +133,7 @@ def emulate(
 def is_finished(force_field: ForceField, system: System, folder: Path, *, samples: int, settings: SimulationSettings) -> bool:
     """Whether `emulate` came to its end in this folder with these arguments."""
     claim = folder / "settings.json"
-    same = claim.exists() and claim.read_text(encoding="utf-8") == _text(_claimed(force_field, system, samples, settings))
+    same = claim.exists() and claim.read_text(encoding="utf-8") == _claimed(force_field, system, samples, settings)
     return same and (folder / "report.html").exists()
 
 
@@ -166,17 +166,13 @@ def _trajectories(
     return drawn, run, replicas, lost
 
 
-def _claimed(force_field: ForceField, system: System, samples: int, settings: SimulationSettings) -> list[Any]:
-    return [force_field.hash, system.name, samples, vars(settings)]
+def _claimed(force_field: ForceField, system: System, samples: int, settings: SimulationSettings) -> str:
+    return json.dumps([force_field.hash, system.name, samples, vars(settings)], default=str)
 
 
-def _text(settings: list[Any]) -> str:
-    return json.dumps(settings, default=str)
-
-
-def _claim(folder: Path, settings: list[Any]) -> None:
+def _claim(folder: Path, text: str) -> None:
     """Note what the folder is for; refuse one that is for something else."""
-    path, text = folder / "settings.json", _text(settings)
+    path = folder / "settings.json"
     for name in ("samples.h5", "simulation.h5"):
         if not path.exists() and (folder / name).exists():
             raise ScoreMDError(f"{folder}: holds a {name} of unknown origin; choose another folder or move it away")

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scoremd.analysis import table
 from scoremd.emulation import emulate, is_finished
-from scoremd.errors import ScoreMDError
 from scoremd.files import make_folder, write_text
 from scoremd.force_field import ForceField
 from scoremd.progress import progress
@@ -31,10 +31,10 @@ def _population(comparison: dict[str, Any], name: str) -> float | str:
 COLUMNS: dict[str, Callable[[dict[str, Any]], float | int | str]] = {
     **{
         f"{title}{end}": partial(_excess, title=title, key=key)
-        for title in ("samples vs reference", "simulation vs reference", "samples vs simulation")
+        for _, _, title in table.COLUMNS
         for end, key in (("", "excess"), (", low", "low"), (", high", "high"))
     },
-    **{f"phi > 0, {name}": partial(_population, name=name) for name in ("reference", "samples", "simulation")},
+    **{f"phi > 0, {name}": partial(_population, name=name) for name in table.ENSEMBLES},
     "lost replicas": lambda c: c["lost_replicas"],
 }
 
@@ -68,12 +68,8 @@ def survey(
     Raises
     ------
     ScoreMDError
-        As `scoremd.emulation.emulate`, or if a molecule comes twice.
+        As `scoremd.emulation.emulate`.
     """
-    names = [system.name for _, system in jobs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ScoreMDError(f"{twice} is asked for twice")
     make_folder(folder)
     rows: list[dict[str, Any]] = []
     with progress(f"emulate {len(jobs)} molecules", len(jobs), "molecules") as bar:

@@ -101,7 +101,7 @@ def test_several_systems_sample_and_simulate_into_a_folder(tmp_path):
         (["emulate", "KS", "--limit", 3], "--limit is for --all"),
         (["emulate", "KS", "ks", *SHORT], "KS is asked for twice"),
         (["emulate", "KS", "KB"], "'KB' is no member of dipeptides: B is none of its residues"),
-        (["sample", "KS", "LYSSER"], "a system is asked for twice"),
+        (["sample", "KS", "LYSSER"], "KS is asked for twice"),
         (["sample", "KS", "KSK"], "its length is 3"),
         (["simulate", "KS", "DAL-SER"], "DAL is none of its residues"),
     ],

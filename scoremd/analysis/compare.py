@@ -195,8 +195,8 @@ def compare(
         require_molecule(traj, system.topology(), name)
     named = {"reference": reference.walker if reference else None, "simulation": simulation_groups}
     unnamed = frozenset(name for name in named if name in trajectories and named[name] is None)
-    groups = {name: np.arange(n) * TIME_BLOCKS // n for name in unnamed for n in [trajectories[name].n_frames]}
-    groups = {"samples": None} | named | groups
+    blocks = {name: np.arange(n) * TIME_BLOCKS // n for name in unnamed for n in [trajectories[name].n_frames]}
+    groups = {"samples": None} | named | blocks
     # Without a reference the two ensembles together say what is normal.
     normal = trajectories["reference"] if reference is not None else mdtraj.join(list(trajectories.values()))
     limits = Limits.of(normal, system.bonds)
