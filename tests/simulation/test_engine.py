@@ -1,3 +1,4 @@
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -180,5 +181,6 @@ def test_a_run_ends_when_all_replicas_are_lost(model, start, tmp_path, monkeypat
     assert run.lost == (0, 1, 2, 3)
     assert 0 < len(run.replica) < 16
     assert len(calls) < 30
-    # as many as if it had gone on to the end
     assert read_trajectory(tmp_path / "a.h5", start.topology).lost == 4
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["replica"].attrs["frames_each"] == 8  # as many as were asked for
