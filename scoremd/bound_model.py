@@ -59,7 +59,7 @@ class BoundModel:
             return energy_and_score(lambda a, b: functional_call(network, weights, (a, b, self.molecule)), given[-1], log_snr)
 
         example = torch.randn(1, len(self.description.slots), 3, generator=torch.Generator().manual_seed(0))
-        return compile_program(function, [torch.ones(1), *network.state_dict().values()], example)
+        return compile_program(function, [torch.ones(1), *network.state_dict().values()], [example])
 
     def at_noise(self, log_snr: Tensor, expert: int = 0) -> Callable[[Tensor], tuple[Tensor, ...]]:
         """`energy_and_score` at one noise level, (1,), as a function of coordinates alone: compiled, where that is possible."""

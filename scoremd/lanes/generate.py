@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scoremd.lanes.trace import Elements, Graph, Input, Map, Numbers, Operation, Product, Shared
+from scoremd.lanes.trace import Elements, Graph, Input, Map, Numbers, Operation, Product, Shared, Total
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class _Step:
 def generate(graph: Graph) -> str:
     """The source of a program; `kernels.hpp` goes before it.
 
-    It defines `run(x, molecules, shared, y)`: coordinates (molecule, ...), pointers to the results of the prelude, and to where each
-    output (molecule, ...) is to be written.
+    It defines `run(x, molecules, shared, y)`: pointers to the inputs (molecule, ...), to the results of the prelude, and to where each
+    output (molecule, ...) is to be written; then to totals, to which it adds.
     """
     return _Generator(graph).source()
 
@@ -58,7 +58,8 @@ class _Generator:
         lines = []
         for number, step in enumerate(steps):
             q = step.operation
-            self.slots[q.first : q.first + q.size] = np.arange(q.size) + self.memory.take(q.size)
+            if q.size:
+                self.slots[q.first : q.first + q.size] = np.arange(q.size) + self.memory.take(q.size)
             lines.append(self._statement(step))
             for k in last[number]:
                 done = self.graph.operations[k]
@@ -67,7 +68,7 @@ class _Generator:
             copy = f"y[{k}][(g + l) * {len(numbers)} + e] = A[{self._table(self.slots[numbers])}[e]][l];"
             lines.append(f"for (int e = 0; e < {len(numbers)}; e++) for (int l = 0; l < L && g + l < molecules; l++) {copy}")
         shared = {k for step in steps for k in self._shared(step)}
-        head = 'extern "C" void run(const float* x, long molecules, const float* const* shared, float* const* y) {'
+        head = 'extern "C" void run(const float* const* x, long molecules, const float* const* shared, float* const* y) {'
         pointers = [f"const float* __restrict U{k} = shared[{k}];" for k in sorted(shared)]
         loop = "for (long g = 0; g < molecules; g += L) {"
         return "\n".join([*self.tables, head, f"static thread_local v A[{self.memory.size}];", *pointers, loop, *lines, "}", "}", ""])
@@ -140,28 +141,53 @@ class _Generator:
     def _statement(self, step: _Step) -> str:
         q = step.operation
         if isinstance(q, Input):
-            copy = f"A[{self.slots[q.first]} + e][l] = x[(g + l < molecules ? g + l : g) * {q.size} + e];"
+            copy = f"A[{self.slots[q.first]} + e][l] = x[{q.argument}][(g + l < molecules ? g + l : g) * {q.size} + e];"
             return f"for (int e = 0; e < {q.size}; e++) for (int l = 0; l < L; l++) {copy}"
         if isinstance(q, Product):
             return self._product(q, step.operands[0])
+        if isinstance(q, Total):
+            return self._total(q, step.operands)
         assert isinstance(q, Map)  # the last kind
         return self._loops(q, step)
 
     def _product(self, q: Product, left: Elements | Shared) -> str:
-        assert isinstance(left, Elements)  # as `trace` makes it
         rows, columns = q.shape
-        slots, lines = self.slots[left.numbers], []
-        place = _affine(slots, (rows, q.inner))
-        if place is None:
-            size = rows * q.inner
-            temporary = self.memory.take(size)
-            lines.append(f"for (int e = 0; e < {size}; e++) A[{temporary} + e] = A[{self._table(slots)}[e]];")
-            place = temporary, [q.inner, 1]
-            self.memory.give_back(temporary, size)
-        first, (row, inner) = place
+        lines, (a,) = self._matrices([(left, (rows, q.inner))])
         bias = "nullptr" if q.bias is None else f"U{q.bias}"
         matrix = f"U{q.matrix} + {q.offset}, {columns}, {q.inner}, {bias}"
-        return "\n".join([*lines, f"product(A + {first}, {rows}, {row}, {inner}, {matrix}, A + {self.slots[q.first]});"])
+        return "\n".join([*lines, f"product({a[0]}, {rows}, {a[1]}, {a[2]}, {matrix}, A + {self.slots[q.first]});"])
+
+    def _matrices(self, operands: list[tuple[Elements | Shared, tuple[int, int]]]) -> tuple[list[str], list[tuple[str, int, int]]]:
+        """Where matrices in lanes are, and their strides; and the statements that gather those whose entries are scattered."""
+        lines, found, temporaries = [], [], []
+        for operand, (rows, columns) in operands:
+            assert isinstance(operand, Elements)  # as `trace` makes it
+            slots = self.slots[operand.numbers]
+            place = _affine(slots, (rows, columns))
+            if place is None:
+                temporary = self.memory.take(rows * columns)
+                temporaries.append((temporary, rows * columns))
+                lines.append(f"for (int e = 0; e < {rows * columns}; e++) A[{temporary} + e] = A[{self._table(slots)}[e]];")
+                place = temporary, [columns, 1]
+            found.append((f"A + {place[0]}", *place[1]))
+        for temporary in temporaries:
+            self.memory.give_back(*temporary)
+        return lines, found
+
+    def _total(self, q: Total, operands: list[Elements | Shared]) -> str:
+        where = f"y[{len(self.graph.outputs) + q.total}]"
+        if not q.inner:
+            (operand,) = operands
+            assert isinstance(operand, Elements)  # as `trace` makes it
+            tables = self._table(q.positions), self._table(self.slots[operand.numbers])
+            return f"for (int e = 0; e < {len(q.positions)}; e++) {where}[{tables[0]}[e]] += sum(A[{tables[1]}[e]]);"
+        rows, columns = q.shape
+        place = _affine(q.positions, (rows, columns))
+        if place is None:
+            raise NotImplementedError("no translation of products that are scattered over a total")
+        lines, (a, b) = self._matrices([(operands[0], (rows, q.inner)), (operands[1], (q.inner, columns))])
+        left, right = f"{a[0]}, {rows}, {a[1]}, {a[2]}", f"{b[0]}, {columns}, {b[1]}, {b[2]}"
+        return "\n".join([*lines, f"accumulate({left}, {right}, {q.inner}, {where} + {place[0]}, {place[1][0]}, {place[1][1]});"])
 
     def _loops(self, q: Map, step: _Step) -> str:
         shape = q.shape + q.summed

@@ -70,3 +70,78 @@ static __attribute__((noinline)) void product(const v* a, int M, int sm, int sk,
     if (M - m == 2) rows<2, 6>(a + m * sm, sm, sk, u, N, K, bias, out + m * N);
     if (M - m == 1) rows<1, 12>(a + m * sm, sm, sk, u, N, K, bias, out + m * N);
 }
+
+static inline float sum(v x) {
+    float s = 0;
+    for (int l = 0; l < L; l++) s += x[l];
+    return s;
+}
+
+typedef float v8 __attribute__((vector_size(32), aligned(32)));
+typedef int32_t whole8 __attribute__((vector_size(32), aligned(32)));
+
+static inline v8 folded(v x) {
+#ifdef __AVX512F__
+    v8 low, high;
+    __builtin_memcpy(&low, &x, 32);
+    __builtin_memcpy(&high, (const char*)&x + 32, 32);
+    return low + high;
+#else
+    return x;
+#endif
+}
+
+// sums of neighbours: those of a in even places, those of b in odd ones
+static inline v8 paired(v8 a, v8 b) {
+    return __builtin_shuffle(a, b, whole8{0, 8, 2, 10, 4, 12, 6, 14}) + __builtin_shuffle(a, b, whole8{1, 9, 3, 11, 5, 13, 7, 15});
+}
+static inline v8 paired2(v8 a, v8 b) {
+    return __builtin_shuffle(a, b, whole8{0, 1, 8, 9, 4, 5, 12, 13}) + __builtin_shuffle(a, b, whole8{2, 3, 10, 11, 6, 7, 14, 15});
+}
+static inline v8 paired4(v8 a, v8 b) {
+    return __builtin_shuffle(a, b, whole8{0, 1, 2, 3, 8, 9, 10, 11}) + __builtin_shuffle(a, b, whole8{4, 5, 6, 7, 12, 13, 14, 15});
+}
+
+// sums over the lanes of eight vectors
+static inline v8 sums(const v* x) {
+    v8 a = paired2(paired(folded(x[0]), folded(x[1])), paired(folded(x[2]), folded(x[3])));
+    v8 b = paired2(paired(folded(x[4]), folded(x[5])), paired(folded(x[6]), folded(x[7])));
+    return paired4(a, b);
+}
+
+// y (M, N; strides ym, yn) += sum over lanes of a (M, K; strides am, ak) b (K, N; strides bn, bk)
+static __attribute__((noinline)) void accumulate(
+    const v* a, int M, int am, int ak, const v* b, int N, int bk, int bn, int K, float* y, int ym, int yn) {
+    int m = 0;
+    for (; m + 2 <= M; m += 2) {
+        int n = 0;
+        for (; n + 4 <= N; n += 4) {
+            v s[8] = {};
+            for (int k = 0; k < K; k++) {
+                v x0 = a[m * am + k * ak], x1 = a[(m + 1) * am + k * ak];
+                UNROLL for (int j = 0; j < 4; j++) {
+                    v z = b[k * bk + (n + j) * bn];
+                    s[j] += x0 * z;
+                    s[4 + j] += x1 * z;
+                }
+            }
+            v8 t = sums(s);
+            UNROLL for (int j = 0; j < 4; j++) {
+                y[m * ym + (n + j) * yn] += t[j];
+                y[(m + 1) * ym + (n + j) * yn] += t[4 + j];
+            }
+        }
+        for (; n < N; n++)
+            for (int i = m; i < m + 2; i++) {
+                v s{};
+                for (int k = 0; k < K; k++) s += a[i * am + k * ak] * b[k * bk + n * bn];
+                y[i * ym + n * yn] += sum(s);
+            }
+    }
+    for (; m < M; m++)
+        for (int n = 0; n < N; n++) {
+            v s{};
+            for (int k = 0; k < K; k++) s += a[m * am + k * ak] * b[k * bk + n * bn];
+            y[m * ym + n * yn] += sum(s);
+        }
+}

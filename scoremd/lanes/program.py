@@ -15,6 +15,8 @@ from scoremd.compiler import find_compiler, kept
 from scoremd.lanes.generate import generate
 from scoremd.lanes.trace import Graph, trace
 
+#: A multiple of the number of molecules that are computed at the same time.
+LANES = 16
 #: Not -O3, which takes longer to compile programs that are slower.
 _FLAGS = ["-O2", "-march=native", "-funroll-loops", "-ftree-slp-vectorize", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 
@@ -22,53 +24,60 @@ _FLAGS = ["-O2", "-march=native", "-funroll-loops", "-ftree-slp-vectorize", "-fn
 class Program:
     """A function of one molecule, compiled for batches; made by `compile_program`."""
 
-    def __init__(self, graph: Graph, library: Path, shape: torch.Size) -> None:
-        self._graph, self._library, self._shape = graph, ctypes.CDLL(str(library)), shape
+    def __init__(self, graph: Graph, library: Path, shapes: Sequence[torch.Size]) -> None:
+        self._graph, self._library, self._shapes = graph, ctypes.CDLL(str(library)), list(shapes)
 
-    def bind(self, *shared: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
-        """The function of coordinates alone, which several threads may call at the same time, without Python's lock.
+    def bind(self, *shared: Tensor) -> Callable[..., tuple[Tensor, ...]]:
+        """The function of what each molecule has of its own, which several threads may call at the same time, without Python's lock.
 
-        It raises a ValueError for coordinates of another shape or type.
+        It raises a ValueError for arguments of another shape or type.
         """
         with torch.no_grad():
             results = [q.detach().float().contiguous() for q in self._graph.prelude(*shared)]
-        shapes = [q.shape for q in self._graph.outputs]
+        shapes, totals = [q.shape for q in self._graph.outputs], self._graph.totals
         pointers = (ctypes.c_void_p * len(results))(*(q.data_ptr() for q in results))
 
-        def call(x: Tensor) -> tuple[Tensor, ...]:
-            if x.shape[1:] != self._shape or x.dtype != torch.float32:
-                raise ValueError(f"compiled for (molecules, {tuple(self._shape)}) of float32, not for {tuple(x.shape)} of {x.dtype}")
-            x = x.contiguous()
-            outputs = tuple(x.new_empty(len(x), *shape) for shape in shapes)
-            places = (ctypes.c_void_p * len(outputs))(*(q.data_ptr() for q in outputs))
-            self._library.run(ctypes.c_void_p(x.data_ptr()), ctypes.c_long(len(x)), pointers, places)
-            return outputs
+        def call(*given: Tensor) -> tuple[Tensor, ...]:
+            n = len(given[0])
+            wanted = [(n, *shape) for shape in self._shapes]
+            if [q.shape for q in given] != wanted or any(q.dtype != torch.float32 for q in given):
+                found = ", ".join(f"{tuple(q.shape)} of {q.dtype}" for q in given)
+                raise ValueError(f"compiled for {', '.join(map(str, wanted))} of torch.float32, not for {found}")
+            inputs = [q.contiguous() for q in given]
+            outputs = [given[0].new_empty(n, *shape) for shape in shapes] + [given[0].new_zeros(shape) for shape in totals]
+            sources, places = ((ctypes.c_void_p * len(q))(*(p.data_ptr() for p in q)) for q in (inputs, outputs))
+            self._library.run(sources, ctypes.c_long(n), pointers, places)
+            return tuple(outputs)
 
         call.shared = results  # type: ignore[attr-defined]  # kept as long as the pointers to them
         return call
 
 
-def compile_program(function: Callable[..., Sequence[Tensor]], shared: Sequence[Tensor], x: Tensor) -> Program | None:
+def compile_program(
+    function: Callable[..., Sequence[Tensor]], shared: Sequence[Tensor], inputs: Sequence[Tensor], totals: int = 0
+) -> Program | None:
     """Compile a function of one molecule, or load what was compiled before; None where there is no compiler, or it fails.
 
     Parameters
     ----------
-    function : of the shared arguments and coordinates (molecule, ...); gives tensors (molecule, ...) of float32. It may take gradients
-        inside, and has to treat the molecules alike and apart.
+    function : of the shared arguments and those of which each molecule has its own (molecule, ...), coordinates among them; gives tensors
+        (molecule, ...) of float32. It may take gradients inside, and has to treat the molecules alike and apart.
     shared : arguments that all molecules share, as examples of shapes
-    x : coordinates of one molecule, (1, ...), as an example of shapes
+    inputs : the other arguments of one molecule, (1, ...), as examples of shapes
+    totals : how many of the results, the last ones, are sums over all molecules instead. The lanes that a number of molecules leaves
+        empty are filled with the last full group's first molecule, and are in the totals: give multiples of `LANES`
 
     Raises
     ------
     NotImplementedError
-        If the function does to the coordinates what has no translation.
+        If the function does to the inputs what has no translation.
     """
     if find_compiler() is None:
         return None
-    graph = trace(function, shared, x)
+    graph = trace(function, shared, inputs, totals)
     source = files("scoremd.lanes").joinpath("kernels.hpp").read_text(encoding="utf-8") + generate(graph)
     library = kept(".so", [source, *_FLAGS], functools.partial(_compile, source))
-    return None if library is None else Program(graph, library, x.shape[1:])
+    return None if library is None else Program(graph, library, [x.shape[1:] for x in inputs])
 
 
 def _compile(source: str, path: Path) -> None:

@@ -8,7 +8,7 @@ prelude that torch runs once.
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,9 @@ class Operation:
 
 @dataclass
 class Input(Operation):
-    """The coordinates."""
+    """An argument of which each molecule has its own."""
+
+    argument: int = 0
 
 
 @dataclass
@@ -78,19 +80,45 @@ class Product(Operation):
     bias: int | None = None
 
 
+@dataclass
+class Total(Operation):
+    """Adds the operand of all molecules to a total; makes no elements.
+
+    With a second operand, what is added is the matrix product (rows, inner) times (inner, columns) of the two.
+
+    Attributes
+    ----------
+    total : number of the total
+    positions : in it, one for each entry of the operand or of the product
+    shape : of the operand or of the product
+    inner : of the product, 0 without a second operand
+    """
+
+    total: int = 0
+    positions: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
+    inner: int = 0
+
+    @property
+    def size(self) -> int:
+        """It makes no elements."""
+        return 0
+
+
 @dataclass(frozen=True)
 class Graph:
     """A traced function.
 
     Attributes
     ----------
-    operations : in the order in which they can be done; the first is the input
+    operations : in the order in which they can be done; the inputs come first
     outputs : element numbers of each result, without the axis of molecules
+    totals : shapes of the results that are summed over the molecules
     prelude : of the shared arguments; gives what operands and products name
     """
 
     operations: list[Operation]
     outputs: list[Tensor]
+    totals: list[tuple[int, ...]]
     prelude: fx.GraphModule
 
 
@@ -121,6 +149,7 @@ _EXPRESSIONS = {
     aten.div.Scalar: "{0} / {1}",
 }
 _POWERS = {1: "{0}", 2: "square({0})", 3: "square({0}) * {0}", 4: "square(square({0}))", -1: "1.0f / {0}", 0.5: "root({0})"}
+_IN_PLACE = {aten.sub_.Tensor: aten.sub.Tensor}
 #: Tensors like another in shape only -> their value, None where it is the last argument.
 _FILLED = {
     aten.full_like.default: None,
@@ -132,69 +161,150 @@ _FILLED = {
 }
 
 
-def trace(function: Callable[..., Sequence[Tensor]], shared: Sequence[Tensor], x: Tensor) -> Graph:
-    """Trace `function(*shared, x)`.
+def trace(function: Callable[..., Sequence[Tensor]], shared: Sequence[Tensor], inputs: Sequence[Tensor], totals: int = 0) -> Graph:
+    """Trace `function(*shared, *inputs)`.
 
     Parameters
     ----------
-    function : may take gradients inside, must treat the molecules along the first axis of `x` and of its results alike and apart
+    function : may take gradients inside, must treat the molecules along the first axis of inputs and results alike and apart
     shared : arguments that all molecules share
-    x : coordinates of one molecule, (1, ...)
+    inputs : arguments of one molecule, (1, ...)
+    totals : how many of the results, the last ones, are without an axis of molecules: sums over all of them, as gradients with respect to
+        shared arguments are
 
     Raises
     ------
     NotImplementedError
-        If the function does to the coordinates what has no translation here.
+        If the function does to the inputs what has no translation here.
     """
-    module = make_fx(lambda *a: tuple(function(*a)), decomposition_table=dict(core_aten_decompositions()), tracing_mode="real")(*shared, x)
+    flat = make_fx(lambda *a: tuple(function(*a)), decomposition_table=dict(core_aten_decompositions()), tracing_mode="real")
+    module = flat(*shared, *inputs)
+    _simplify(module.graph)
     module = fx.GraphModule(module, fx_graph_cse(module.graph))
-    for node in list(module.graph.nodes):
+    return _Tracer(module, len(inputs), totals).run()
+
+
+def _simplify(graph: fx.Graph) -> None:
+    """Write tensors of one value as such, without others whose shape they take, operations in place as those that make new tensors, and
+    leave out copies."""
+    for node in list(graph.nodes):
+        if node.target in _SAME:
+            node.replace_all_uses_with(node.args[0])
+            continue
+        value = None
         if node.target in _FILLED:
             value = node.args[-1] if _FILLED[node.target] is None else _FILLED[node.target]
-            with module.graph.inserting_before(node):
-                filled = module.graph.call_function(aten.full.default, (list(_shape(node)), value), {"dtype": node.meta["val"].dtype})
+        elif node.target in (aten.copy_.default, aten.expand.default, *_RESHAPED):
+            source = node.args[1] if node.target is aten.copy_.default else node.args[0]
+            value = source.args[1] if source.target is aten.full.default else None
+        if value is not None:
+            with graph.inserting_before(node):
+                filled = graph.call_function(aten.full.default, (list(_shape(node)), value), {"dtype": node.meta["val"].dtype})
             filled.meta = node.meta
             node.replace_all_uses_with(filled)
-    module.graph.eliminate_dead_code()
-    return _Tracer(module).run()
+        elif node.target in _IN_PLACE:
+            node.target = _IN_PLACE[node.target]
+    for node in reversed(graph.nodes):
+        if not node.users and node.op == "call_function":  # those that changed tensors in place, too
+            graph.erase_node(node)
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
     return tuple(node.meta["val"].shape)
 
 
-class _Tracer:
-    """Walks over the nodes of a graph; the last placeholder is the coordinates."""
+def _summands(node: fx.Node) -> list[tuple[fx.Node, Callable[[Tensor], Tensor]]] | None:
+    """The nodes that a node is the sum of, each with what brings an array of the node's shape to theirs; None if it is not linear."""
+    a: Any = node.args
+    if node.target is aten.add.Tensor and all(isinstance(n, fx.Node) and _shape(n) == _shape(node) for n in a) and not node.kwargs:
+        return [(n, lambda q: q) for n in a]
+    if node.target in _SAME:
+        return [(a[0], lambda q: q)]
+    if node.target in _RESHAPED:
+        return [(a[0], lambda q: q.reshape(_shape(a[0])))]
+    if node.target is aten.permute.default:
+        return [(a[0], lambda q: q.permute(np.argsort(a[1]).tolist()))]
+    if node.target is aten.t.default:
+        return [(a[0], lambda q: q.t())]
+    if node.target is aten.slice_scatter.default and a[0].target is aten.full.default and a[0].args[1] == 0:
+        return [(a[1], lambda q: aten.slice.Tensor(q, *a[2:]))]
+    return None
 
-    def __init__(self, module: fx.GraphModule) -> None:
+
+class _Tracer:
+    """Walks over the nodes of a graph; the last placeholders are the inputs, the last results the totals."""
+
+    def __init__(self, module: fx.GraphModule, inputs: int, totals: int) -> None:
         self.module = module
+        self.nodes = list(module.graph.nodes)
+        self.inputs = [n for n in self.nodes if n.op == "placeholder"][-inputs:]
+        results = list(self.nodes[-1].args[0])
+        self.results, self.totals = results[: len(results) - totals], results[len(results) - totals :]
         self.operations: list[Operation] = []
         self.elements = 0
         self.values: dict[fx.Node, Any] = {}  # node in lanes -> element numbers, or a tuple of such
         self.shared: dict[fx.Node, int] = {}  # node of the prelude -> number of the result
         self.constants: dict[fx.Node, Tensor] = {}  # what depends on no argument: the indices of gathers are of that kind
+        #: nodes that totals are sums of: the totals that each is in, and where its entries are added
+        self.parts: dict[fx.Node, list[tuple[int, Tensor]]] = {}
+        self.passed: set[fx.Node] = set()  # nodes that are asked for in totals alone, and are in them by way of their parts
 
     def run(self) -> Graph:
-        nodes = list(self.module.graph.nodes)
-        coordinates = [n for n in nodes if n.op == "placeholder"][-1]
-        for node in nodes:
-            if node is coordinates:
-                self.values[node] = self._make(Input(_shape(node), []))
+        self._take_totals_apart()
+        for node in self.nodes[:-1]:
+            if node in self.inputs:
+                self.values[node] = self._make(Input(_shape(node), [], argument=self.inputs.index(node)))
             elif node.op == "get_attr":
                 self.constants[node] = getattr(self.module, node.target)
-            elif node.op == "output":
-                outputs = [self._in_lanes(n)[0] for n in node.args[0]]
+            elif node in self.passed:
+                continue
+            elif node in self.parts:
+                self._add_to_totals(node)
             elif node.op == "call_function" and any(n in self.values for n in node.all_input_nodes):
                 self.values[node] = self._call(node)
             elif node.op == "call_function" and all(n in self.constants for n in node.all_input_nodes):
                 arguments = fx.node.map_arg((node.args, dict(node.kwargs)), lambda n: self.constants[n])
                 self.constants[node] = node.target(*arguments[0], **arguments[1])
-        return Graph(self.operations, outputs, self._prelude(nodes, coordinates))
+        outputs = [self._in_lanes(n)[0] for n in self.results]
+        return Graph(self.operations, outputs, [_shape(n) for n in self.totals], self._prelude())
 
-    def _prelude(self, nodes: list[fx.Node], coordinates: fx.Node) -> fx.GraphModule:
+    def _take_totals_apart(self) -> None:
+        """Go back from the totals, through what is linear, to the nodes that they are sums of."""
+        for k, node in enumerate(self.totals):
+            positions = torch.arange(math.prod(_shape(node))).reshape(_shape(node))
+            self.parts.setdefault(node, []).append((k, positions))
+        for node in reversed(self.nodes):
+            alone = node not in self.results and all(n.op == "output" or n in self.passed for n in node.users)
+            sources = _summands(node) if node in self.parts and alone else None
+            if sources is not None:
+                self.passed.add(node)
+                for k, positions in self.parts.pop(node):
+                    for source, back in sources:
+                        self.parts.setdefault(source, []).append((k, back(positions)))
+
+    def _add_to_totals(self, node: fx.Node) -> None:
+        """Append what adds a node to totals."""
+        if node.target is aten.full.default and node.args[1] == 0:
+            return
+        alone = all(n.op == "output" or n in self.passed for n in node.users)
+        if node.target is aten.mm.default and alone and all(n in self.values for n in node.args):
+            left, right = (self.values[n] for n in node.args)
+            operands, inner = [left, right], left.shape[1]
+        elif any(n in self.values for n in node.all_input_nodes):
+            self.values[node] = self._call(node)
+            operands, inner = [self.values[node]], 0
+        else:
+            raise NotImplementedError(f"a total of what is the same for all molecules: {node.format_node()}")
+        elements: list[Operand] = [Elements(q.flatten().numpy()) for q in operands]
+        for k, positions in self.parts[node]:
+            self.operations.append(
+                Total(_shape(node), elements, self.elements, total=k, positions=positions.flatten().numpy(), inner=inner)
+            )
+
+    def _prelude(self) -> fx.GraphModule:
         graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-        for node in nodes:
-            if node is not coordinates and node.op != "output" and node not in self.values:
+        for node in self.nodes[:-1]:
+            if all(n in copies for n in node.all_input_nodes) and node not in self.values and node not in self.passed:
                 copies[node] = graph.node_copy(node, lambda n: copies[n])
         graph.output([copies[node] for node in self.shared])
         graph.eliminate_dead_code()
@@ -213,6 +323,8 @@ class _Tracer:
     def _operand(self, a: Any, shape: tuple[int, ...]) -> Operand:
         if not isinstance(a, fx.Node):
             return float(a)
+        if a.target is aten.full.default:
+            return float(a.args[1])
         if a in self.values:
             return Elements(self.values[a].expand(shape).flatten().numpy())
         positions = torch.arange(math.prod(_shape(a))).reshape(_shape(a)).expand(shape)
@@ -245,6 +357,10 @@ class _Tracer:
         if target in _MOVED:
             return target(*self._moved(a), **node.kwargs)
         shape = _shape(node)
+        if target is aten.mul.Tensor:
+            for one, other in (a, a[::-1]):
+                if isinstance(one, fx.Node) and one.target is aten.full.default and one.args[1] == 1 and _shape(other) == shape:
+                    return self.values[other]
         if target in _EXPRESSIONS and node.kwargs.get("alpha", 1) == 1:
             return self._make(Map(shape, [self._operand(b, shape) for b in a], expression=_EXPRESSIONS[target]))
         if target is aten.pow.Tensor_Scalar and a[1] in _POWERS:

@@ -3,8 +3,13 @@
 x are scaled coordinates of the variance-preserving process (see `scoremd.diffusion.schedule`), lambda is the half log
 signal-to-noise ratio, alpha^2 = sigmoid(2 lambda) the share of signal. -E is the logarithm of the density of the noised beads, up to a
 constant. The density of centred beads departs from the standard normal by terms of order alpha^2, so with that factor the network's
-output stays of order one, and E is exactly the Gaussian's as lambda -> -inf.
+output stays of order one, and E is exactly the Gaussian's as lambda -> -inf. The prior is the Gaussian limit and the springs of stiff
+pairs, convolved with the noise.
+
+Noise level and molecule enter through a `Context`, made once for each of them; the energy is then a function of it and the coordinates.
 """
+
+from typing import NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,8 +19,8 @@ from scoremd.nn.interaction import Features, InteractionBlock
 from scoremd.nn.molecule import MoleculeBatch, remove_centre
 from scoremd.nn.noise_level import signal_and_noise
 from scoremd.nn.pairs import PairTable, pair_table, partners
-from scoremd.nn.radial import Normaliser, RadialFeatures, TimeEmbedding, standardise
-from scoremd.nn.torsion import TorsionTerm
+from scoremd.nn.radial import Normaliser, RadialFeatures, TimeEmbedding, noised_statistics
+from scoremd.nn.torsion import TorsionContext, TorsionTerm
 
 #: Pair distances (scaled) beyond which messages fade out, slowly: small molecules are dense.
 ENVELOPE_LENGTH = 6.0
@@ -44,6 +49,36 @@ class NetworkConfig(BaseModel):
     torsion_width: int = Field(128, ge=2)
     frozen_above: float | None = 3.0
     achiral: bool = False
+
+
+class Context(NamedTuple):
+    """All that the energy depends on besides the coordinates: the noise level and the molecule. Each (batch or 1, ...).
+
+    Attributes
+    ----------
+    mask : (batch, bead) one for a bead, zero for padding
+    mean, inverse_deviation : (batch, offset, bead) statistics of the noised distance of each pair
+    spring : (batch, offset, bead) half the stiffness of stiff pairs, which fades out with their signal
+    present : (batch, offset, bead) how much each pair counts, zero where a bead is missing
+    pair : (batch, offset, bead, radial width) what the pair's type and the time add to its features
+    scalar : (batch, bead, scalars) features of the beads before the first layer
+    torsion : of the local term
+    share : (batch,) alpha^2
+    confinement : (batch,) half of sigma^2
+    normaliser : (batch,) the part of the energy that has no coordinates in it
+    """
+
+    mask: Tensor
+    mean: Tensor
+    inverse_deviation: Tensor
+    spring: Tensor
+    present: Tensor
+    pair: Tensor
+    scalar: Tensor
+    torsion: TorsionContext | None
+    share: Tensor
+    confinement: Tensor
+    normaliser: Tensor
 
 
 class MoleculeEnergy(nn.Module):
@@ -102,40 +137,59 @@ class MoleculeEnergy(nn.Module):
         log_snr : (batch,) or (1,)
         molecule : types, one row for each of the batch or one for all
         """
-        mask = molecule.mask(x.dtype)
-        table = PairTable(self.pair_partner, self.pair_source, self.pair_weight)
-        edge = partners(x, table) - x[:, None]
-        distance = torch.sqrt((edge * edge).sum(-1) + 1e-6)
-        mean, deviation, bonded = self.pair_statistics[molecule.pair].unbind(-1)
-        z = standardise(distance, mean, deviation, log_snr)
-        present = mask[:, None] * partners(mask, table) * table.weight
+        return self.energy(x, self.context(log_snr, molecule))
 
-        time = self.time(log_snr)
-        radial = self.radial(z, distance, molecule.pair, time)
-        envelope = present / (1 + (distance / ENVELOPE_LENGTH) ** 4)
-        unit = (edge / distance[..., None])[..., None]
-        kind = self.bead(molecule.bead) + self.residue(molecule.residue)
-        features = self._initial_features(x, kind, time, mask)
-        scale = torch.rsqrt(mask.sum(1))[:, None, None]
-        for block in self.blocks:
-            features = block(features, unit, radial, envelope, table, scale)
-        scalars = [features.scalar] if self.config.achiral else [features.scalar, features.pseudoscalar]
-        energy = (self.read_out(torch.cat(scalars, -1))[..., 0] * mask).sum(1)
-        if self.torsion is not None:
-            energy = energy + self.torsion(x, log_snr, molecule.residue, mask, time)
-        energy = energy + self.normaliser(log_snr, kind.sum(1) / mask.sum(1, keepdim=True))
-        return torch.sigmoid(2 * log_snr) * energy + self._prior(x, z, mean, bonded * present, log_snr, mask)
-
-    def _initial_features(self, x: Tensor, kind: Tensor, time: Tensor, mask: Tensor) -> Features:
-        scalar = (kind + time[:, None]) * mask[..., None]
-        batch, n_beads, v = len(x), self.n_beads, self.config.vectors
-        scalar = scalar.expand(batch, -1, -1)
-        pseudoscalar, vector = x.new_zeros(batch, n_beads, v), x.new_zeros(batch, n_beads, 3, v)
-        return Features(scalar, pseudoscalar, vector, vector)
-
-    def _prior(self, x: Tensor, z: Tensor, mean: Tensor, bonded: Tensor, log_snr: Tensor, mask: Tensor) -> Tensor:
-        """Springs of the stiff pairs, convolved with the noise and faded out with their signal, and the Gaussian limit."""
+    def context(self, log_snr: Tensor, molecule: MoleculeBatch) -> Context:
+        """What the energy at one noise level of one molecule needs besides coordinates; arguments as those of `forward`."""
+        mask = molecule.mask(log_snr.dtype)
         alpha, sigma = (q[:, None, None] for q in signal_and_noise(log_snr))
-        signal = (alpha * mean) ** 2 / ((alpha * mean) ** 2 + 2 * sigma**2)
-        springs = 0.5 * (bonded * (signal * z) ** 2).sum((1, 2))
-        return springs + 0.5 * sigma[:, 0, 0] ** 2 * (remove_centre(x, mask) ** 2).sum((1, 2))
+        mean, deviation, bonded = self.pair_statistics[molecule.pair].unbind(-1)
+        mean, inverse_deviation = noised_statistics(mean, deviation, log_snr)
+        present = mask[:, None] * partners(mask, self._table) * self.pair_weight
+        signal = mean**2 / (mean**2 + 2 * sigma**2)
+        time = self.time(log_snr)
+        kind = self.bead(molecule.bead) + self.residue(molecule.residue)
+        share = torch.sigmoid(2 * log_snr)
+        return Context(
+            mask=mask,
+            mean=mean,
+            inverse_deviation=inverse_deviation,
+            spring=0.5 * bonded * present * signal**2,
+            present=present,
+            pair=self.radial.context(molecule.pair, time),
+            scalar=(kind + time[:, None]) * mask[..., None],
+            torsion=None if self.torsion is None else self.torsion.context(log_snr, molecule.residue, mask, time),
+            share=share,
+            confinement=0.5 * sigma[:, 0, 0] ** 2,
+            normaliser=share * self.normaliser(log_snr, kind.sum(1) / mask.sum(1, keepdim=True)),
+        )
+
+    def energy(self, x: Tensor, context: Context) -> Tensor:
+        """Energy in kT, shape (batch,), of scaled coordinates x (batch, bead, 3)."""
+        c = context
+        edge = partners(x, self._table) - x[:, None]
+        distance = torch.sqrt((edge * edge).sum(-1) + 1e-6)
+        z = (distance - c.mean) * c.inverse_deviation
+        radial = self.radial(z, distance, c.pair)
+        envelope = c.present / (1 + (distance / ENVELOPE_LENGTH) ** 4)
+        unit = (edge / distance[..., None])[..., None]
+        features = self._initial_features(x, c.scalar)
+        scale = torch.rsqrt(c.mask.sum(1))[:, None, None]
+        for block in self.blocks:
+            features = block(features, unit, radial, envelope, self._table, scale)
+        scalars = [features.scalar] if self.config.achiral else [features.scalar, features.pseudoscalar]
+        energy = (self.read_out(torch.cat(scalars, -1))[..., 0] * c.mask).sum(1)
+        if self.torsion is not None:
+            assert c.torsion is not None  # as `context` makes it
+            energy = energy + self.torsion(x, c.torsion)
+        prior = (c.spring * z**2).sum((1, 2)) + c.confinement * (remove_centre(x, c.mask) ** 2).sum((1, 2))
+        return c.share * energy + c.normaliser + prior
+
+    @property
+    def _table(self) -> PairTable:
+        return PairTable(self.pair_partner, self.pair_source, self.pair_weight)
+
+    def _initial_features(self, x: Tensor, scalar: Tensor) -> Features:
+        batch, n_beads, v = len(x), self.n_beads, self.config.vectors
+        pseudoscalar, vector = x.new_zeros(batch, n_beads, v), x.new_zeros(batch, n_beads, 3, v)
+        return Features(scalar.expand(batch, -1, -1), pseudoscalar, vector, vector)

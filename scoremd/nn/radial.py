@@ -58,20 +58,19 @@ class Normaliser(nn.Module):
         return 10 * self.mlp(torch.cat([basis.expand(n, -1), molecule.expand(n, -1)], -1))[..., 0]
 
 
-def standardise(distance: Tensor, mean: Tensor, deviation: Tensor, log_snr: Tensor) -> Tensor:
-    """Distance less its noisy mean in units of its noisy standard deviation.
+def noised_statistics(mean: Tensor, deviation: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation of noised distances.
 
     If a distance in the data is normal with `mean` and `deviation`, and is much longer than the noise, then the noised distance is normal
-    with alpha * mean and sqrt(alpha^2 deviation^2 + 2 sigma^2): this is what makes stiff bonds of unit size at every time.
+    with alpha * mean and sqrt(alpha^2 deviation^2 + 2 sigma^2): standardised by them, stiff bonds are of unit size at every time.
 
     Parameters
     ----------
-    distance : (batch, offset, bead)
     mean, deviation : (batch or 1, offset, bead), of the clean distances
     log_snr : (batch or 1,)
     """
     alpha, sigma = (q[:, None, None] for q in signal_and_noise(log_snr))
-    return (distance - alpha * mean) * torch.rsqrt((alpha * deviation) ** 2 + 2 * sigma**2)
+    return alpha * mean, torch.rsqrt((alpha * deviation) ** 2 + 2 * sigma**2)
 
 
 def saturate(z: Tensor) -> Tensor:
@@ -102,9 +101,12 @@ class RadialFeatures(nn.Module):
         self.pair = nn.Embedding(n_pair_types, width)
         nn.init.normal_(self.pair.weight, std=1 / math.sqrt(2))
 
-    def forward(self, z: Tensor, distance: Tensor, pair: Tensor, time: Tensor) -> Tensor:
-        """Standardised and bare distances (batch, offset, bead), pair types (batch or 1, offset, bead), time (batch or 1, width)."""
+    def context(self, pair: Tensor, time: Tensor) -> Tensor:
+        """What pair types (batch or 1, offset, bead) and time (batch or 1, time width) add to the features before the nonlinearity."""
+        return self.pair(pair) + self.time_map(time)[:, None, None] + self.fine_map.bias
+
+    def forward(self, z: Tensor, distance: Tensor, context: Tensor) -> Tensor:
+        """Features of standardised and bare distances (batch, offset, bead), with the context of each pair."""
         fine = torch.exp(-0.5 * ((saturate(z)[..., None] - self.fine) / 0.8) ** 2)
         coarse = torch.exp(-0.5 * ((distance[..., None] - self.coarse) / 0.5) ** 2)
-        hidden = self.fine_map(fine) + self.coarse_map(coarse) + self.pair(pair) + self.time_map(time)[:, None, None]
-        return nn.functional.silu(hidden)
+        return nn.functional.silu(nn.functional.linear(fine, self.fine_map.weight) + self.coarse_map(coarse) + context)

@@ -1,11 +1,30 @@
 """Local term: a small perceptron on the torsions in reach, a learned, transferable CMAP."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from scoremd.nn.noise_level import signal_and_noise
 
 FOURIER_ORDER = 3
+
+
+class TorsionContext(NamedTuple):
+    """What the local term depends on besides the coordinates.
+
+    Attributes
+    ----------
+    present : (batch or 1, group, torsion) zero where a bead is missing
+    any_present : (batch or 1, group) zero where all torsions of the group lack a bead
+    hidden : (batch or 1, group, width) what residues and time add to the first layer
+    softness : (batch or 1, 1, 1) keeps torsions of collinear bonds finite
+    """
+
+    present: Tensor
+    any_present: Tensor
+    hidden: Tensor
+    softness: Tensor
 
 
 class TorsionTerm(nn.Module):
@@ -39,40 +58,50 @@ class TorsionTerm(nn.Module):
                     bonds[torsions[g, j, k], k, g, j] -= 1
         self.register_buffer("bonds", bonds.flatten(1), persistent=False)
         self.residue = nn.Embedding(n_residue_types, 16, padding_idx=0)
-        inputs = n_torsions * (2 * FOURIER_ORDER + 16) + time_width
+        self.series = n_torsions * 2 * FOURIER_ORDER
+        inputs = self.series + n_torsions * 16 + time_width
         layers: list[nn.Module] = []
         for a, b in ((inputs, width), (width, width), (width, width // 2)):
             layers += [nn.Linear(a, b), nn.SiLU()]
         self.mlp = nn.Sequential(*layers, nn.Linear(width // 2, 1, bias=False))
 
-    def cosine_sine(self, x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    def context(self, log_snr: Tensor, residue: Tensor, mask: Tensor, time: Tensor) -> TorsionContext:
+        """Of noise levels (batch or 1,), residue types and mask (batch or 1, bead), and time (batch or 1, time width)."""
+        first, sigma = self.mlp[0], signal_and_noise(log_snr)[1]
+        residues = self.residue(residue[:, self.beads[..., 1].flatten()]).unflatten(1, self.shape).flatten(2)
+        n = max(len(residues), len(time))
+        known = torch.cat([residues.expand(n, -1, -1), time[:, None].expand(n, self.shape[0], -1)], -1)
+        present = mask[:, self.beads.flatten()].unflatten(1, self.beads.shape).prod(-1)
+        return TorsionContext(
+            present=present,
+            any_present=present.amax(-1),
+            hidden=nn.functional.linear(known, first.weight[:, self.series :], first.bias),
+            softness=(0.01 + sigma**4)[:, None, None],
+        )
+
+    def cosine_sine(self, x: Tensor, softness: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine of each torsion (batch, group, torsion), shrunk to zero where its bonds are collinear or lost in noise."""
         b = (x.transpose(1, 2) @ self.bonds).unflatten(2, (3, *self.shape))
         b1, b2, b3 = b.unbind(2)
         n1, n2 = torch.linalg.cross(b1, b2, dim=1), torch.linalg.cross(b2, b3, dim=1)
-        _, sigma = signal_and_noise(log_snr)
-        soft = (0.01 + sigma**4)[:, None, None]
-        norm = torch.rsqrt(((n1 * n1).sum(1) + soft) * ((n2 * n2).sum(1) + soft))
+        norm = torch.rsqrt(((n1 * n1).sum(1) + softness) * ((n2 * n2).sum(1) + softness))
         cosine = (n1 * n2).sum(1) * norm
-        sine = (torch.linalg.cross(n1, n2, dim=1) * b2).sum(1) * norm * torch.rsqrt((b2 * b2).sum(1) + soft)
+        sine = (torch.linalg.cross(n1, n2, dim=1) * b2).sum(1) * norm * torch.rsqrt((b2 * b2).sum(1) + softness)
         return cosine, sine
 
-    def forward(self, x: Tensor, log_snr: Tensor, residue: Tensor, mask: Tensor, time: Tensor) -> Tensor:
-        """Energy (batch,) of beads `x` (batch, bead, 3); residue types and mask (batch or 1, bead), time (batch or 1, width)."""
-        cosine, sine = self.cosine_sine(x, log_snr)
-        present = mask[:, self.beads.flatten()].unflatten(1, self.beads.shape).prod(-1)
-        residues = self.residue(residue[:, self.beads[..., 1].flatten()]).unflatten(1, self.shape).flatten(2)
-        size = (*cosine.shape[:2], -1)
-        context = torch.cat([residues.expand(size), time[:, None].expand(size)], -1)
-        energy = self._perceptron(cosine, sine, present, context)
+    def forward(self, x: Tensor, context: TorsionContext) -> Tensor:
+        """Energy (batch,) of beads `x` (batch, bead, 3)."""
+        cosine, sine = self.cosine_sine(x, context.softness)
+        energy = self._perceptron(cosine, sine, context)
         if self.achiral:
-            energy = 0.5 * (energy + self._perceptron(cosine, -sine, present, context))
+            energy = 0.5 * (energy + self._perceptron(cosine, -sine, context))
         return energy.sum(1)
 
-    def _perceptron(self, cosine: Tensor, sine: Tensor, present: Tensor, context: Tensor) -> Tensor:
-        c, s, series = cosine, sine, []
+    def _perceptron(self, cosine: Tensor, sine: Tensor, context: TorsionContext) -> Tensor:
+        c, s, present, series = cosine, sine, context.present, []
         for order in range(FOURIER_ORDER):
             if order:
                 c, s = c * cosine - s * sine, s * cosine + c * sine
             series += [c * present, s * present]
-        return self.mlp(torch.cat([torch.stack(series, -1).flatten(2), context], -1))[..., 0] * present.amax(-1)
+        hidden = nn.functional.linear(torch.stack(series, -1).flatten(2), self.mlp[0].weight[:, : self.series]) + context.hidden
+        return self.mlp[1:](hidden)[..., 0] * context.any_present

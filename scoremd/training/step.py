@@ -1,21 +1,19 @@
-"""One training step: loss and its gradient with respect to the parameters, as a pure function of tensors that can be compiled."""
+"""One training step: loss and its gradient with respect to the parameters, as a pure function of tensors."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from scoremd.diffusion.fokker_planck import basis_points, residual
 from scoremd.diffusion.losses import add_noise, draw_times, mixed_target, score_matching_loss, stratified
 from scoremd.diffusion.schedule import Schedule
 from scoremd.diffusion.space import Space
-from scoremd.nn.energy import MoleculeEnergy
 from scoremd.nn.molecule import MoleculeBatch
-from scoremd.nn.score import energy_and_score
 from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import TrainingSet
+from scoremd.training.evaluation import Evaluation, Weights
 
 
 class Noised(NamedTuple):
@@ -103,52 +101,47 @@ class BatchSource:
         return Consistency(Noised(x, space.noise(n, g), level), space.directions(n, g), molecule)
 
 
-def _join(a: MoleculeBatch, b: MoleculeBatch, copies: int) -> MoleculeBatch:
-    if len(a.bead) == 1:
-        return a
-    return MoleculeBatch(*(torch.cat([p, q.repeat(copies, *[1] * (q.dim() - 1))]) for p, q in zip(a, b, strict=True)))
-
-
-def make_step(network: MoleculeEnergy, force_square: float, consistency_weight: float) -> Callable[[list[Tensor], Batch], StepResult]:
-    """The step as a function of parameters (in the order of `network.parameters()`) and batch.
+def make_step(evaluation: Evaluation, force_square: float, consistency_weight: float) -> Callable[[dict[str, Tensor], Batch], StepResult]:
+    """The step as a function of weights and batch.
 
     Parameters
     ----------
-    network : gives the structure; its own parameters are not used
+    evaluation : of the network
     force_square : mean square of the scaled force for each degree of freedom
     consistency_weight : alpha, the factor of the Fokker–Planck loss
     """
-    names = [name for name, _ in network.named_parameters()]
 
-    def step(parameters: list[Tensor], batch: Batch) -> StepResult:
-        leaves = [p.detach().requires_grad_() for p in parameters]
-        values = dict(zip(names, leaves, strict=True))
-
-        def bind(molecule: MoleculeBatch) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda x, log_snr: functional_call(network, values, (x, log_snr, molecule))
-
+    def step(weights: dict[str, Tensor], batch: Batch) -> StepResult:
+        weights = {name: p.detach().requires_grad_() for name, p in weights.items()}
         clean, eps, log_snr = batch.denoising
-        n, molecule = len(clean), batch.molecule
-        x, levels = add_noise(clean, eps, log_snr), log_snr
-        if batch.consistency is not None:
-            samples, directions, other = batch.consistency
-            here, level = add_noise(*samples), samples.log_snr
-            x = torch.cat([x, basis_points(here, level, directions)])
-            copies = 1 + len(directions)
-            levels = torch.cat([levels, level.repeat(copies)])
-            molecule = _join(molecule, other, copies)
-        _, scores = energy_and_score(bind(molecule), x, levels, create_graph=True)
+        n, x = len(clean), add_noise(clean, eps, log_snr)
         target, variance = mixed_target(eps, batch.forces, force_square, log_snr)
         freedom = Space(batch.molecule.mask(x.dtype)).degrees_of_freedom
-        losses = score_matching_loss(scores[:n], target, variance, freedom)
-        loss, consistency = losses.mean(), losses.new_zeros(())
+        scores, loss = evaluation.match(weights, x, log_snr, batch.molecule, target, 2 / (n * freedom * variance))
+        losses = score_matching_loss(scores, target, variance, freedom)
+        consistency = losses.new_zeros(())
         if batch.consistency is not None:
-            freedom = Space(other.mask(x.dtype)).degrees_of_freedom
-            left = residual(bind(_join(other, other, 1)), scores[n:], here, level, directions, freedom)
-            consistency = (left**2 / freedom).mean()
+            consistency = _consistency_loss(evaluation, weights, batch.consistency)
             loss = loss + consistency_weight * consistency
-        gradients = [g.detach() for g in torch.autograd.grad(loss, leaves, materialize_grads=True)]
+        gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
         k = n // 2
-        return StepResult(gradients, losses[:k].mean().detach(), losses[k:].mean().detach(), consistency.detach())
+        return StepResult([g.detach() for g in gradients], losses[:k].mean(), losses[k:].mean(), consistency.detach())
 
     return step
+
+
+def _consistency_loss(evaluation: Evaluation, weights: Weights, batch: Consistency) -> Tensor:
+    """Mean square of the Fokker–Planck residual per degree of freedom."""
+    samples, directions, molecule = batch
+    x, log_snr = add_noise(*samples), samples.log_snr
+    freedom = Space(molecule.mask(x.dtype)).degrees_of_freedom
+    copies = 1 + len(directions)
+    _, scores = evaluation.energy_and_score(
+        weights, basis_points(x, log_snr, directions), log_snr.repeat(copies), _repeated(molecule, copies)
+    )
+    left = residual(lambda a, b: evaluation.energy(weights, a, b, _repeated(molecule, 2)), scores, x, log_snr, directions, freedom)
+    return (left**2 / freedom).mean()
+
+
+def _repeated(molecule: MoleculeBatch, copies: int) -> MoleculeBatch:
+    return molecule if len(molecule.bead) == 1 else MoleculeBatch(*(q.repeat(copies, *[1] * (q.dim() - 1)) for q in molecule))

@@ -1,17 +1,19 @@
 """The training loop: optimiser, averaged weights, log, checkpoints."""
 
+import contextlib
 import csv
 import hashlib
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoremd.compilation import compile_for
+from scoremd.capture import captured
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive, make_folder, replacing
@@ -22,7 +24,8 @@ from scoremd.systems import Family, System, ToySystem, find_system
 from scoremd.training.checkpoint import RunState
 from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import TrainingSet, ensemble_files, read_ensembles, training_set
-from scoremd.training.step import BatchSource, make_step
+from scoremd.training.evaluation import AsWritten, CannotCompileError, Evaluation, InLanes
+from scoremd.training.step import Batch, BatchSource, StepResult, make_step
 
 LOG = "metrics.csv"
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
@@ -77,17 +80,25 @@ class Expert:
             generator,
         )
         self.state = RunState(dict(self.network.named_parameters()), config.learning_rate, generator)
-        self.step_function = make_step(self.network, data.force_square, config.fokker_planck.weight)
+        self.step_function = self._make_step(AsWritten(self.network))
+
+    def _make_step(self, evaluation: Evaluation) -> Callable[[dict[str, Tensor], Batch], StepResult]:
+        return make_step(evaluation, self.source.data.force_square, self.config.fokker_planck.weight)
 
     @property
-    def parameters(self) -> list[Tensor]:
-        """Current weights."""
-        return [p.detach() for p in self.state.parameters.values()]
+    def parameters(self) -> dict[str, Tensor]:
+        """Current weights, by name."""
+        return {name: p.detach() for name, p in self.state.parameters.items()}
 
     def compile(self) -> None:
-        """Trace and compile the step; the random numbers that this draws are put back."""
+        """Compile the step, or record it, on a CUDA device; the random numbers that this draws are put back."""
         before = self.source.generator.get_state()
-        self.step_function = compile_for(self.step_function, self.parameters, self.source.draw(), threads=self.config.threads)
+        batch = self.source.draw()
+        if batch.denoising.positions.is_cuda:
+            self.step_function = captured(self.step_function, self.parameters, batch)
+        else:
+            with contextlib.suppress(CannotCompileError):  # the reason was logged
+                self.step_function = self._make_step(InLanes(self.network, batch.molecule))
         self.source.generator.set_state(before)
 
     def advance(self) -> Tensor:
@@ -101,7 +112,7 @@ class Expert:
             group["lr"] = config.learning_rate * learning_rate_factor((state.step + 1) / config.steps)
         state.optimizer.step()
         keep = min(config.average, (1 + state.step) / (10 + state.step))
-        torch._foreach_lerp_(list(state.average.values()), self.parameters, 1 - keep)
+        torch._foreach_lerp_(list(state.average.values()), list(self.parameters.values()), 1 - keep)
         state.step += 1
         return torch.stack([*result[1:], norm])
 

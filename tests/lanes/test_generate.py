@@ -41,5 +41,5 @@ def test_slots_are_never_given_twice():
     ("function", "loops"), [(lambda x: [(x + 1).exp().sum(1)], 1), (lambda x: [(x + 1).exp() * x.sum(1, keepdim=True)], 2)]
 )
 def test_what_is_read_once_is_put_into_its_reader(function, loops):
-    source = generate(trace(function, [], torch.ones(1, 5)))
+    source = generate(trace(function, [], [torch.ones(1, 5)]))
     assert sum("exponential" in line or "s +=" in line for line in source.splitlines()) == loops

@@ -31,7 +31,7 @@ def shared():
 
 @pytest.fixture
 def bound(shared):
-    return compile_program(everything, shared, torch.randn(1, 4, 3)).bind(*shared)
+    return compile_program(everything, shared, [torch.randn(1, 4, 3)]).bind(*shared)
 
 
 @pytest.mark.parametrize("molecules", [1, 7, 8, 9, 33])
@@ -39,6 +39,29 @@ def test_results_are_those_as_written(bound, shared, molecules):
     x = torch.randn(molecules, 4, 3)
     for a, b in zip(bound(x), everything(*(q.double() for q in shared), x.double()), strict=True):
         torch.testing.assert_close(a, b.float(), rtol=1e-5, atol=1e-5)
+
+
+def of_weights(w, b, x, factor):
+    """Gradients by weights, of a function with a gradient in it."""
+    w, b, x = (q.detach().requires_grad_() for q in (w, b, x))
+    y = torch.nn.functional.silu(torch.nn.functional.linear(x, w[:, :4], b)) @ w[:, 1:]
+    energy = y.tanh().sum((1, 2)) + (w[0] ** 2).sum() * 0
+    (score,) = torch.autograd.grad(energy.sum(), x, create_graph=True)
+    loss = factor * (energy + (score**2).sum((1, 2)))
+    return [energy.detach(), *torch.autograd.grad(loss.sum(), [w, b])]
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 9), (3, 12), (5, 7)])
+@pytest.mark.parametrize("molecules", [16, 48])
+def test_totals_are_sums_over_molecules(rows, width, molecules):
+    w, b = torch.randn(width, 5), torch.randn(width)
+    x, factor = torch.randn(molecules, rows, 4), torch.randn(molecules)
+    bound = compile_program(of_weights, [w, b], [x[:1], factor[:1]], totals=2).bind(w, b)
+    expected = of_weights(*(q.double() for q in (w, b, x, factor)))
+    for a, c in zip(bound(x, factor), expected, strict=True):
+        torch.testing.assert_close(a, c.float(), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="compiled for"):
+        bound(x, factor[:5])
 
 
 def test_molecules_know_nothing_of_each_other(bound):
@@ -51,7 +74,7 @@ def test_molecules_know_nothing_of_each_other(bound):
 
 
 def test_shared_arguments_can_be_others(shared):
-    made = compile_program(everything, shared, torch.randn(1, 4, 3))
+    made = compile_program(everything, shared, [torch.randn(1, 4, 3)])
     others, x = [2 * q for q in shared], torch.randn(3, 4, 3)
     first = made.bind(*shared)
     torch.testing.assert_close(made.bind(*others)(x)[0], everything(*others, x)[0], rtol=1e-5, atol=1e-5)
@@ -73,13 +96,13 @@ def test_coordinates_of_another_shape_or_type_are_refused(bound, wrong):
 
 def test_functions_are_as_exact_as_single_precision():
     x = torch.linspace(-86, 86, 20_001)[:, None]
-    exponential, sigmoid, tanh, root = compile_program(lambda x: [x.exp(), x.sigmoid(), x.tanh(), (x * x).sqrt()], [], x[:1]).bind()(x)
+    exponential, sigmoid, tanh, root = compile_program(lambda x: [x.exp(), x.sigmoid(), x.tanh(), (x * x).sqrt()], [], [x[:1]]).bind()(x)
     np.testing.assert_allclose(exponential, np.exp(x.double()), rtol=3e-7)
     np.testing.assert_allclose(sigmoid, torch.sigmoid(x.double()), rtol=4e-7)
     np.testing.assert_allclose(tanh, np.tanh(x.double()), atol=3e-7)
     np.testing.assert_allclose(root, x.abs(), rtol=2e-7)
     huge = torch.tensor([[-1e4], [1e4], [float("nan")]])
-    far = compile_program(lambda x: [x.sigmoid(), x.tanh()], [], x[:1]).bind()(huge)
+    far = compile_program(lambda x: [x.sigmoid(), x.tanh()], [], [x[:1]]).bind()(huge)
     torch.testing.assert_close(far[0][:2, 0], torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(far[1][:2, 0], torch.tensor([-1.0, 1.0]))
     assert all(torch.isnan(q[2]) for q in far)
@@ -88,7 +111,7 @@ def test_functions_are_as_exact_as_single_precision():
 def test_what_cannot_be_compiled_runs_as_written(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(program, "find_compiler", lambda: "false")
-    assert compile_program(lambda x: [2 * x], [], torch.ones(1, 3)) is None
+    assert compile_program(lambda x: [2 * x], [], [torch.ones(1, 3)]) is None
     assert ["compilation failed" in r.message for r in caplog.records if r.name == "scoremd"] == [True]
     model = alanine_dipeptide()
     assert model.sample("ALDP", 2).n_frames == 2

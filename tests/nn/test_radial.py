@@ -2,7 +2,7 @@
 
 import torch
 
-from scoremd.nn.radial import RadialFeatures, saturate, standardise
+from scoremd.nn.radial import RadialFeatures, noised_statistics, saturate
 
 
 def test_standardised_distances_are_seen_as_they_are_in_the_data_and_bounded_beyond():
@@ -22,11 +22,12 @@ def test_features_bend_less_beyond_the_data_than_within():
     distance = torch.full_like(z, 1.5) + 0.015 * z  # a bond's: mean 1.5, standard deviation 0.015
     log_snr = torch.tensor([20.0], dtype=torch.float64)
     one = torch.ones(1, 1, 1, dtype=torch.float64)
-    standard = standardise(distance[:, None, None], 1.5 * one, 0.015 * one, log_snr)
+    mean, inverse_deviation = noised_statistics(1.5 * one, 0.015 * one, log_snr)
+    standard = (distance[:, None, None] - mean) * inverse_deviation
     torch.testing.assert_close(standard[:, 0, 0], z, rtol=1e-6, atol=1e-6)
     pair = torch.ones(len(z), 1, 1, dtype=torch.long)
     time = torch.zeros(len(z), 16, dtype=torch.float64)
-    out = features(standard, distance[:, None, None], pair, time)[:, 0, 0]
+    out = features(standard, distance[:, None, None], features.context(pair, time))[:, 0, 0]
     bend = ((out[2:] - 2 * out[1:-1] + out[:-2]) / (z[1] - z[0]) ** 2).abs().amax(1)
     z = z[1:-1].abs()
     assert bend[z > 4].max() < 0.5 * bend[z < 3].max()

@@ -8,6 +8,7 @@ from scoremd.diffusion.schedule import SCHEDULES
 from scoremd.systems import find_system
 from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import read_ensembles, training_set
+from scoremd.training.evaluation import AsWritten
 from scoremd.training.step import Batch, BatchSource, Consistency, make_step
 from tests.models import dipeptide_folder
 from tests.training.test_dataset import CB, description
@@ -58,8 +59,8 @@ def alone(batch, k):
 
 def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
     network = model.make_network(samples.pair_statistics).double()
-    step = make_step(network, samples.force_square, 0.3)
-    parameters = [p.detach() for p in network.parameters()]
+    step = make_step(AsWritten(network), samples.force_square, 0.3)
+    parameters = dict(network.named_parameters())
     batch = double(source(samples, 1, fraction=1.0).draw())
     # both molecules are in both terms, in different orders
     first, second = ([bool(b) for b in m.bead[:, CB] == 0] for m in (batch.molecule, batch.consistency.molecule))
@@ -81,8 +82,8 @@ def test_a_gpu_gives_the_gradients_of_the_cpu(samples, model):
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         network = model.make_network(samples.pair_statistics).to(device)
-        parameters = [p.detach() for p in network.parameters()]
-        gradients.append([g.cpu() for g in make_step(network, samples.force_square, 0.3)(parameters, moved(batch, device)).gradients])
+        step = make_step(AsWritten(network), samples.force_square, 0.3)
+        gradients.append([g.cpu() for g in step(dict(network.named_parameters()), moved(batch, device)).gradients])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)
 
 
@@ -96,8 +97,8 @@ def test_batches_are_drawn_on_the_device_of_the_samples(samples):
 
 def test_where_missing_beads_are_changes_nothing(samples, model):
     network = model.make_network(samples.pair_statistics).double()
-    step = make_step(network, samples.force_square, 0.3)
-    parameters = [p.detach() for p in network.parameters()]
+    step = make_step(AsWritten(network), samples.force_square, 0.3)
+    parameters = dict(network.named_parameters())
     batch = double(source(samples, 1, fraction=1.0).draw())
 
     def shifted(noised, molecule):

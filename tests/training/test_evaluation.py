@@ -1,0 +1,83 @@
+"""Compiled or as written: the same energies, scores and gradients."""
+
+import copy
+
+import pytest
+import torch
+
+from scoremd.nn.molecule import MoleculeBatch
+from scoremd.systems import find_system
+from scoremd.training import evaluation
+from scoremd.training.evaluation import AsWritten, CannotCompileError, InLanes
+from tests.training.test_dataset import description
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    network = description().make_network(torch.tensor([1.0, 0.1, 1.0]) * torch.ones(46, 3))
+    for p in network.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    return network
+
+
+def batch(n):
+    """Molecules with and without all beads, in turn."""
+    family, model = find_system("dipeptides"), description()
+    rows = [model.molecule(family.find(name)) for name in ("AG", "KS", "GG")]
+    molecule = MoleculeBatch(*(torch.cat([q[k % 3] for k in range(n)]) for q in zip(*rows, strict=True)))
+    generator = torch.Generator().manual_seed(n)
+    x = torch.randn(n, 10, 3, generator=generator) * molecule.mask(torch.float32)[..., None]
+    return x, torch.linspace(-2, 4, n), molecule, generator
+
+
+@pytest.fixture(scope="module")
+def compiled(network):
+    return InLanes(network, batch(1)[2])
+
+
+def gradients_of(loss, weights):
+    return dict(zip(weights, torch.autograd.grad(loss, list(weights.values()), materialize_grads=True), strict=True))
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("n", [1, 16, 21, 150])
+def test_compiled_gradients_are_those_as_written(network, compiled, n, threads):
+    torch.set_num_threads(threads)
+    x, levels, molecule, generator = batch(n)
+    g, u, target = (torch.randn(n, *shape, generator=generator) for shape in ((), (10, 3), (10, 3)))
+    importance = torch.rand(n, generator=generator)
+    found = []
+    for way, kind in ((AsWritten(copy.deepcopy(network).double()), torch.float64), (compiled, torch.float32)):
+        weights = {name: p.detach().to(kind).requires_grad_() for name, p in network.named_parameters()}
+        own = x.to(kind), levels.to(kind), molecule
+        energy, score = way.energy_and_score(weights, *own)
+        assert torch.equal(energy, way.energy(weights, *own))
+        matched, error = way.match(weights, *own, target.to(kind), importance.to(kind))
+        assert not matched.requires_grad
+        loss = (g.to(kind) * energy).sum() + (u.to(kind) * score**2).sum() + 3 * error
+        found.append((energy, score, matched, error, gradients_of(loss, weights)))
+    scale = max(float(q.abs().max()) for q in found[0][-1].values())
+    for exact, single in zip(found[0][:4], found[1][:4], strict=True):
+        torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=1e-4 * float(exact.detach().abs().max()))
+    for name, exact in found[0][-1].items():
+        torch.testing.assert_close(found[1][-1][name].double(), exact, rtol=1e-3, atol=1e-5 * scale, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.compiled
+def test_gradients_do_not_depend_on_threads(network, compiled):
+    x, levels, molecule, generator = batch(200)
+    target, importance, found = torch.randn(200, 10, 3, generator=generator), torch.ones(200), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        weights = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
+        _, error = compiled.match(weights, x, levels, molecule, target, importance)
+        found.append(gradients_of(error, weights))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_without_a_compiler_it_says_so(network, monkeypatch):
+    monkeypatch.setattr(evaluation, "compile_program", lambda *_: None)
+    with pytest.raises(CannotCompileError):
+        InLanes(network, batch(1)[2])
