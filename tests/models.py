@@ -16,14 +16,17 @@ from scoremd.systems import load_system
 SMALL = {"scalars": 6, "vectors": 4, "radial_basis": 6, "radial_width": 8, "torsion_width": 8}
 
 
-def random_network(n_beads, *, achiral=False, torsions=True, layers=2, seed=0, frozen_above=3.0):
+def random_network(n_beads, *, achiral=False, torsions=True, layers=2, seed=0, frozen_above=3.0, encoder_width=0):
     """A network with random weights in float64 whose beads all differ."""
     torch.manual_seed(seed)
-    config = NetworkConfig(**SMALL, layers=layers, achiral=achiral, frozen_above=frozen_above)
+    config = NetworkConfig(**SMALL, layers=layers, achiral=achiral, frozen_above=frozen_above, encoder_width=encoder_width)
     n_pairs = n_beads * (n_beads - 1) // 2
     statistics = torch.cat([torch.rand(1 + n_pairs, 2) + 0.5, (torch.rand(1 + n_pairs, 1) < 0.5).float()], 1)
     chosen = torch.tensor([[[0, 1, 2, 3]]]) if torsions else torch.zeros(0, 0, 4, dtype=torch.long)
-    return MoleculeEnergy(config, n_beads, n_beads + 1, 3, statistics, chosen).double()
+    network = MoleculeEnergy(config, n_beads, n_beads + 1, 3, statistics, chosen).double()
+    for p in network.encoder.parameters() if encoder_width else ():
+        torch.nn.init.normal_(p, std=0.3)  # parts of it are zero at the start
+    return network
 
 
 def molecule(bead, pair, residue=None):

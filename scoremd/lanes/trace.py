@@ -254,6 +254,8 @@ class _Tracer:
         for node in self.nodes[:-1]:
             if node in self.inputs:
                 self.values[node] = self._make(Input(_shape(node), [], argument=self.inputs.index(node)))
+                if node in self.parts:
+                    self._add_to_totals(node)
             elif node.op == "get_attr":
                 self.constants[node] = getattr(self.module, node.target)
             elif node in self.passed:
@@ -286,12 +288,13 @@ class _Tracer:
         """Append what adds a node to totals."""
         if node.target is aten.full.default and node.args[1] == 0:
             return
-        alone = all(n.op == "output" or n in self.passed for n in node.users)
+        alone = node not in self.results and all(n.op == "output" or n in self.passed for n in node.users)
         if node.target is aten.mm.default and alone and all(n in self.values for n in node.args):
             left, right = (self.values[n] for n in node.args)
             operands, inner = [left, right], left.shape[1]
-        elif any(n in self.values for n in node.all_input_nodes):
-            self.values[node] = self._call(node)
+        elif node in self.inputs or any(n in self.values for n in node.all_input_nodes):
+            if node not in self.inputs:
+                self.values[node] = self._call(node)
             operands, inner = [self.values[node]], 0
         else:
             raise NotImplementedError(f"a total of what is the same for all molecules: {node.format_node()}")

@@ -9,12 +9,13 @@ pairs, convolved with the noise.
 Noise level and molecule enter through a `Context`, made once for each of them; the energy is then a function of it and the coordinates.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
+from scoremd.nn.encoder import MoleculeEncoder
 from scoremd.nn.interaction import Features, InteractionBlock
 from scoremd.nn.molecule import MoleculeBatch, remove_centre
 from scoremd.nn.noise_level import signal_and_noise
@@ -35,6 +36,7 @@ class NetworkConfig(BaseModel):
     layers : number of interaction blocks
     radial_basis, radial_width : Gaussians for each distance, and hidden features of each pair
     torsion_width : width of the local term's perceptron
+    encoder_width : width of the perceptrons that tell beads, pairs and torsions which molecule they are in; 0 for none
     frozen_above : half log signal-to-noise ratio above which the network no longer sees the time (3: noise of 0.05); None for never
     achiral : read the energy out from 0e only, so that mirror images have the same
     """
@@ -47,8 +49,14 @@ class NetworkConfig(BaseModel):
     radial_basis: int = Field(12, ge=2)
     radial_width: int = Field(48, ge=1)
     torsion_width: int = Field(128, ge=2)
+    encoder_width: int = Field(0, ge=0)
     frozen_above: float | None = 3.0
     achiral: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_later_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later is left out where there is none of it: descriptions, and hashes of models, stay what they were."""
+        return {key: value for key, value in handler(self).items() if key != "encoder_width" or value}
 
 
 class Context(NamedTuple):
@@ -98,6 +106,7 @@ class MoleculeEnergy(nn.Module):
     pair_partner: Tensor
     pair_source: Tensor
     pair_weight: Tensor
+    torsion_beads: Tensor
 
     def __init__(
         self,
@@ -127,6 +136,9 @@ class MoleculeEnergy(nn.Module):
         self.torsion = (
             TorsionTerm(torsions, n_beads, n_residue_types, c.scalars, c.torsion_width, achiral=c.achiral) if len(torsions) else None
         )
+        width = c.encoder_width
+        self.encoder = MoleculeEncoder(c.scalars, c.radial_width, c.torsion_width, width) if width else None
+        self.register_buffer("torsion_beads", torsions[..., 1], persistent=False)
 
     def forward(self, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
         """Energy in kT, shape (batch,).
@@ -149,6 +161,12 @@ class MoleculeEnergy(nn.Module):
         signal = mean**2 / (mean**2 + 2 * sigma**2)
         time = self.time(log_snr)
         kind = self.bead(molecule.bead) + self.residue(molecule.residue)
+        scalar, pair = kind + time[:, None], self.radial.context(molecule.pair, time)
+        torsion = None if self.torsion is None else self.torsion.context(log_snr, molecule.residue, mask, time)
+        if self.encoder is not None:
+            encoding = self.encoder(kind, mask, time, self._table, self.torsion_beads)
+            scalar, pair = scalar + encoding.bead, pair + encoding.pair
+            torsion = None if torsion is None else torsion._replace(hidden=torsion.hidden + encoding.torsion)
         share = torch.sigmoid(2 * log_snr)
         return Context(
             mask=mask,
@@ -156,9 +174,9 @@ class MoleculeEnergy(nn.Module):
             inverse_deviation=inverse_deviation,
             spring=0.5 * bonded * present * signal**2,
             present=present,
-            pair=self.radial.context(molecule.pair, time),
-            scalar=(kind + time[:, None]) * mask[..., None],
-            torsion=None if self.torsion is None else self.torsion.context(log_snr, molecule.residue, mask, time),
+            pair=pair,
+            scalar=scalar * mask[..., None],
+            torsion=torsion,
             share=share,
             confinement=0.5 * sigma[:, 0, 0] ** 2,
             normaliser=share * self.normaliser(log_snr, kind.sum(1) / mask.sum(1, keepdim=True)),

@@ -44,6 +44,7 @@ class TrainingConfig(_Section):
     data : ensemble in the format of `scoremd.data`, for a family a folder of them, one for each member that is to be learned, named by its
         sequence (KS.h5); relative to the configuration file
     output : folder of the trained model; relative to the configuration file
+    start : folder of a model whose weights training starts from; what it lacks begins untrained. Relative to the configuration file
     length_scale : 1/nm, chosen so that scaled coordinates have a variance of order one
     use_forces : mix the force labels into the target
     time_ranges : times at which each expert is asked, the least noisy first; experts are trained one after the other, `steps` each
@@ -61,6 +62,7 @@ class TrainingConfig(_Section):
     system: str
     data: Path
     output: Path
+    start: Path | None = None
     length_scale: float = Field(6.0, gt=0)
     schedule: Literal["vp", "ve"] = "vp"
     use_forces: bool = True
@@ -118,4 +120,5 @@ def read_config(path: str | os.PathLike[str]) -> TrainingConfig:
         place = ".".join(str(part) for part in first["loc"])
         raise ScoreMDError(f"{path}: {place}: {first['msg']}" if place else f"{path}: {first['msg']}") from None
     folder = path.resolve().parent
-    return config.model_copy(update={"data": folder / config.data, "output": folder / config.output})
+    paths = {name: folder / path for name in ("data", "output", "start") if (path := getattr(config, name)) is not None}
+    return config.model_copy(update=paths)

@@ -17,7 +17,7 @@ from scoremd.capture import captured
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive, make_folder, replacing
-from scoremd.model_files import CONFIG, WEIGHTS, load_model, save_model
+from scoremd.model_files import CONFIG, WEIGHTS, load_model, model_hash, save_model
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.progress import progress
 from scoremd.systems import Family, System, ToySystem, find_system
@@ -29,7 +29,7 @@ from scoremd.training.step import Batch, BatchSource, StepResult, make_step
 
 LOG = "metrics.csv"
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
-_COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "fokker_planck", "learning_rate")
+_COLUMNS = ("expert", "step", "loss_middle", "loss_logarithmic", "fokker_planck", "learning_rate")
 
 
 def learning_rate_factor(fraction: float) -> float:
@@ -67,7 +67,10 @@ class Expert:
         seed = 100 * config.seed + number
         torch.manual_seed(seed)
         device = data.positions.device
-        self.network = description.make_network(data.pair_statistics.cpu()).to(device)
+        self.network = description.make_network(data.pair_statistics.cpu())
+        if config.start is not None:
+            _start_from(self.network, number, config.start, description)
+        self.network.to(device)
         # Consistency at small times is what simulation needs; noisier experts only sample.
         consistent = config.fokker_planck.weight > 0 and number == 0
         generator = torch.Generator(device).manual_seed(seed)
@@ -102,7 +105,7 @@ class Expert:
         self.source.generator.set_state(before)
 
     def advance(self) -> Tensor:
-        """One optimiser step; its losses, uniform, logarithmic and Fokker–Planck, and the norm of its gradient, (4,)."""
+        """One optimiser step; its losses, middle, logarithmic and Fokker–Planck, and the norm of its gradient, (4,)."""
         state, config = self.state, self.config
         result = self.step_function(self.parameters, self.source.draw())
         for p, gradient in zip(state.parameters.values(), result.gradients, strict=True):
@@ -120,6 +123,20 @@ class Expert:
         """The network with the averaged weights, in the computer's own memory."""
         self.network.load_state_dict(self.state.average, strict=False)
         return self.network.cpu()
+
+
+def _start_from(network: MoleculeEnergy, number: int, folder: Path, description: ModelDescription) -> None:
+    """Give a network the weights and statistics of expert `number` of a model, or of its only one."""
+    other, experts = load_model(folder)
+    if (other.slots, other.residue_names, other.torsions) != (description.slots, description.residue_names, description.torsions):
+        raise ScoreMDError(f"{folder}: has other beads, residues or torsions than the model that is to start from it")
+    if len(experts) not in (1, len(description.time_ranges)):
+        raise ScoreMDError(f"{folder}: has {len(experts)} experts, where 1 or {len(description.time_ranges)} are needed")
+    tensors, own = experts[number % len(experts)].state_dict(), network.state_dict()
+    wrong = [name for name, q in tensors.items() if name not in own or own[name].shape != q.shape]
+    if wrong:
+        raise ScoreMDError(f"{folder}: its network has other sizes ({wrong[0]})")
+    network.load_state_dict(tensors, strict=False)
 
 
 def train(config: TrainingConfig) -> None:
@@ -175,8 +192,9 @@ def _remove_checkpoints(config: TrainingConfig) -> None:
 
 def _settings(config: TrainingConfig) -> dict[str, Any]:
     """What fixes a run bit for bit: configuration, a hash of the data, the version of torch."""
-    fixed = config.model_dump(mode="json", exclude={"output", "data", "checkpoint_every"})
-    return fixed | {"data_sha256": _digest(config.data), "torch": torch.__version__}
+    fixed = config.model_dump(mode="json", exclude={"output", "data", "start", "checkpoint_every"})
+    start = {} if config.start is None else {"start": model_hash(*load_model(config.start))}
+    return fixed | start | {"data_sha256": _digest(config.data), "torch": torch.__version__}
 
 
 def _digest(data: Path) -> str:

@@ -27,9 +27,9 @@ def levels(value, batch=7):
 
 @pytest.mark.parametrize("n", [5, 6, 9])
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_rotation_and_translation_change_nothing(n, level, layers):
-    network, x, lam = random_network(n, layers=layers), coordinates(n), levels(level)
+@pytest.mark.parametrize("sizes", [{"layers": 1}, {"layers": 2}, {"layers": 3}, {"encoder_width": 8}])
+def test_rotation_and_translation_change_nothing(n, level, sizes):
+    network, x, lam = random_network(n, **sizes), coordinates(n), levels(level)
     moved = x @ ROTATION.T + torch.tensor([1.0, -2.0, 3.0])
     e, s = energy_and_score(lambda a, b: network(a, b, distinct(n)), x, lam)
     e2, s2 = energy_and_score(lambda a, b: network(a, b, distinct(n)), moved, lam)
@@ -58,9 +58,10 @@ def test_mirror_images_of_chiral_systems_differ(torsions):
     torch.testing.assert_close(network(-x, levels(2.0), distinct(6)), e2, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("encoder_width", [0, 8])
 @pytest.mark.parametrize("n", [5, 6])
-def test_permutation_of_like_beads_changes_nothing(n):
-    network, x = random_network(n, torsions=False), coordinates(n)
+def test_permutation_of_like_beads_changes_nothing(n, encoder_width):
+    network, x = random_network(n, torsions=False, encoder_width=encoder_width), coordinates(n)
     bead = [1, 1, 2, 2, 2, 1][:n]
     # pair types by the types of both ends
     kinds = torch.tensor(bead)

@@ -15,7 +15,9 @@ from tests.training.test_dataset import description
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    network = description().make_network(torch.tensor([1.0, 0.1, 1.0]) * torch.ones(46, 3))
+    model = description()
+    model = model.model_copy(update={"network": model.network.model_copy(update={"encoder_width": 8})})
+    network = model.make_network(torch.tensor([1.0, 0.1, 1.0]) * torch.ones(46, 3))
     for p in network.parameters():
         p.data += 0.1 * torch.randn_like(p)
     return network

@@ -295,6 +295,44 @@ def test_a_changed_folder_is_other_data(data, tmp_path, change):
         trainer._train(settings, None, None)
 
 
+def test_a_run_may_start_from_a_model_and_add_to_it(data, tmp_path, monkeypatch):
+    trainer.train(config(data, tmp_path / "first"))
+    first = ForceField.load(tmp_path / "first")
+    wider = config(data, tmp_path / "second", start=tmp_path / "first", network={**SMALL, "encoder_width": 4}, steps=1, learning_rate=1e-9)
+    trainer.train(wider)
+    second = ForceField.load(tmp_path / "second")
+    x, level = torch.randn(3, 5, 3), torch.ones(1)
+    torch.testing.assert_close(*(q.bind("ALDP").energy_and_score(x, level)[0] for q in (first, second)))
+    # two experts start from the only one there is
+    ranges = {"time_ranges": ((0.0, 0.1), (0.1, 1.0)), "training_ranges": ((0.0, 1.0), (0.1, 1.0))}
+    two = config(data, tmp_path / "third", start=tmp_path / "first", steps=1, learning_rate=1e-9, **ranges)
+    trainer.train(two)
+    for expert in ForceField.load(tmp_path / "third").experts:
+        torch.testing.assert_close(expert.state_dict(), first.experts[0].state_dict(), rtol=1e-5, atol=1e-6)
+    # a start that changed is another run
+    (tmp_path / "first" / "model.safetensors").write_bytes((tmp_path / "second" / "model.safetensors").read_bytes())
+    shutil.copy(tmp_path / "second" / "config.yaml", tmp_path / "first")
+    with pytest.raises(ScoreMDError, match="other settings"):
+        trainer.train(wider)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": {**SMALL, "scalars": 3}, "time_ranges": ((0.0, 0.1), (0.1, 1.0))}, "network has other sizes"),
+        ({"system": "dipeptides"}, "has other beads, residues or torsions"),
+        ({"time_ranges": ((0.0, 0.1), (0.1, 0.5), (0.5, 1.0))}, "has 2 experts, where 1 or 3 are needed"),
+    ],
+)
+def test_a_model_that_training_cannot_start_from_is_refused(data, tmp_path, changes, message):
+    trainer.train(config(data, tmp_path / "first", steps=1, time_ranges=((0.0, 0.1), (0.1, 1.0)), fokker_planck={}))
+    if "system" in changes:
+        changes["data"] = dipeptide_folder(data, tmp_path / "p")
+    with pytest.raises(ScoreMDError, match=message):
+        trainer.train(config(data, tmp_path / "second", start=tmp_path / "first", **({"fokker_planck": {}} | changes)))
+    assert not (tmp_path / "second").exists() or not list((tmp_path / "second").glob("checkpoint*"))
+
+
 def test_toys_are_not_trained_on_ensembles(data, tmp_path):
     with pytest.raises(ScoreMDError, match="double-well is a toy potential, where a molecule or a family of molecules is needed"):
         trainer.train(config(data, tmp_path, system="double-well"))

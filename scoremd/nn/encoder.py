@@ -1,0 +1,66 @@
+"""What a bead, a pair and a torsion are told of the molecule that they are in: nothing here depends on coordinates.
+
+In a family of molecules most of what a bead's surroundings mean depends on the sequence. Perceptrons of types and time are paid once for a
+molecule and a noise level, not for each configuration, so they may be as wide as training can bear.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from scoremd.nn.pairs import PairTable, partners
+
+_PRODUCTS = 16
+
+
+class Encoding(NamedTuple):
+    """What is added to features: of beads (batch or 1, bead, scalars), of pairs (..., offset, bead, radial width), of groups of torsions
+    (..., group, torsion width)."""
+
+    bead: Tensor
+    pair: Tensor
+    torsion: Tensor
+
+
+class MoleculeEncoder(nn.Module):
+    """Types of all beads and time -> features; zero before training.
+
+    Parameters
+    ----------
+    scalars, radial_width, torsion_width : sizes of the features that are added to, `scalars` also of the inputs
+    width : of the perceptrons
+    """
+
+    def __init__(self, scalars: int, radial_width: int, torsion_width: int, width: int) -> None:
+        super().__init__()
+        self.own = nn.Sequential(nn.Linear(scalars, width), nn.SiLU(), nn.Linear(width, width))
+        self.mix = nn.Sequential(nn.Linear(2 * width + scalars, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.bead = nn.Linear(width, scalars)
+        # pairs are many: what is done to them is narrow
+        self.pair_sum = nn.Linear(width, radial_width)
+        self.pair_factor = nn.Linear(width, _PRODUCTS)
+        self.pair_product = nn.Linear(_PRODUCTS, radial_width)
+        self.torsion = nn.Linear(width, torsion_width)
+        for layer in (self.bead, self.pair_sum, self.pair_product, self.torsion):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, kind: Tensor, mask: Tensor, time: Tensor, table: PairTable, torsion_beads: Tensor) -> Encoding:
+        """Encode molecules.
+
+        Parameters
+        ----------
+        kind : (batch or 1, bead, scalars) embedded types
+        mask : (batch or 1, bead)
+        time : (batch or 1, scalars)
+        table : of pairs
+        torsion_beads : (group, torsion) a bead of each torsion
+        """
+        own = self.own(kind) * mask[..., None]
+        molecule = own.sum(1, keepdim=True) / mask.sum(1)[:, None, None]
+        size = max(len(kind), len(time)), kind.shape[1], -1
+        h = self.mix(torch.cat([own.expand(size), molecule.expand(size), time[:, None].expand(size)], -1))
+        term, factor = self.pair_sum(h), self.pair_factor(h)
+        product = self.pair_product(factor[:, None] * partners(factor, table))
+        return Encoding(self.bead(h), term[:, None] + partners(term, table) + product, self.torsion(h[:, torsion_beads].mean(2)))

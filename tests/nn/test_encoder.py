@@ -1,0 +1,30 @@
+import torch
+
+from scoremd.force_field import ForceField
+from scoremd.nn.energy import NetworkConfig
+from tests.models import alanine_dipeptide, random_network
+from tests.nn.test_energy import coordinates, distinct, levels
+
+
+def test_an_untrained_encoder_changes_nothing_and_a_trained_one_reaches_beads_pairs_and_torsions():
+    network, x, lam = random_network(6, encoder_width=8), coordinates(6), levels(1.0)
+    found = {}
+    for name in ("none", "bead", "pair_sum", "pair_product", "torsion"):
+        for part, layer in network.encoder.named_children():
+            if part in ("bead", "pair_sum", "pair_product", "torsion"):
+                for p in layer.parameters():
+                    torch.nn.init.normal_(p) if part == name else torch.nn.init.zeros_(p)
+        found[name] = network(x, lam, distinct(6))
+    encoder, network.encoder = network.encoder, None
+    torch.testing.assert_close(found.pop("none"), network(x, lam, distinct(6)))
+    network.encoder = encoder
+    assert all((q - network(x, lam, distinct(6))).abs().min() > 1e-6 for name, q in found.items() if name != "torsion")
+
+
+def test_models_without_an_encoder_are_described_as_before_there_was_one(tmp_path):
+    assert "encoder_width" not in NetworkConfig().model_dump(mode="json")
+    assert NetworkConfig(encoder_width=8).model_dump(mode="json")["encoder_width"] == 8
+    model = alanine_dipeptide()
+    model.save(tmp_path / "model")
+    assert "encoder" not in (tmp_path / "model" / "config.yaml").read_text()
+    assert ForceField.load(tmp_path / "model").hash == model.hash
