@@ -11,6 +11,7 @@ from scoremd.diffusion.losses import add_noise, draw_levels, mixed_target, score
 from scoremd.diffusion.schedule import Schedule
 from scoremd.diffusion.space import Space
 from scoremd.nn.molecule import MoleculeBatch
+from scoremd.parts import concurrently
 from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import TrainingSet
 from scoremd.training.evaluation import Evaluation, Weights
@@ -101,7 +102,7 @@ class BatchSource:
         return Consistency(Noised(x, space.noise(n, g), level), space.directions(n, g), molecule)
 
 
-def make_step(evaluation: Evaluation, force_square: float, consistency_weight: float) -> Callable[[dict[str, Tensor], Batch], StepResult]:
+def make_step(evaluation: Evaluation, force_square: float, consistency_weight: float) -> Callable[[Weights, Batch], StepResult]:
     """The step as a function of weights and batch.
 
     Parameters
@@ -111,7 +112,7 @@ def make_step(evaluation: Evaluation, force_square: float, consistency_weight: f
     consistency_weight : alpha, the factor of the Fokker–Planck loss
     """
 
-    def step(weights: dict[str, Tensor], batch: Batch) -> StepResult:
+    def step(weights: Weights, batch: Batch) -> StepResult:
         weights = {name: p.detach().requires_grad_() for name, p in weights.items()}
         clean, eps, log_snr = batch.denoising
         n, x = len(clean), add_noise(clean, eps, log_snr)
@@ -128,6 +129,37 @@ def make_step(evaluation: Evaluation, force_square: float, consistency_weight: f
         return StepResult([g.detach() for g in gradients], losses[:k].mean(), losses[k:].mean(), consistency.detach())
 
     return step
+
+
+def in_halves(step: Callable[[Weights, Batch], StepResult]) -> Callable[[Weights, Batch], StepResult]:
+    """The step as the mean of two, at the same time where torch has two threads, if the batch can be halved."""
+
+    def together(weights: Weights, batch: Batch) -> StepResult:
+        counts = [len(batch.denoising.positions) // 2] + ([] if batch.consistency is None else [len(batch.consistency.samples.positions)])
+        if any(n % 2 for n in counts):
+            return step(weights, batch)
+        first, second = concurrently(lambda k: step(weights, _every_other(batch, k)), range(2))
+        gradients = [0.5 * (a + b) for a, b in zip(first.gradients, second.gradients, strict=True)]
+        return StepResult(gradients, *(0.5 * (a + b) for a, b in zip(first[1:], second[1:], strict=True)))
+
+    return together
+
+
+def _every_other(batch: Batch, k: int) -> Batch:
+    """Samples k, k + 2, ...: of both halves of the noise levels alike."""
+
+    def half(q: Tensor) -> Tensor:
+        return q[k::2] if len(q) > 1 else q  # one row of types stands for all
+
+    def of(noised: Noised) -> Noised:
+        return Noised(*map(half, noised))
+
+    consistency = batch.consistency
+    if consistency is not None:
+        samples, directions, molecule = consistency
+        consistency = Consistency(of(samples), directions[:, k::2], MoleculeBatch(*map(half, molecule)))
+    forces = None if batch.forces is None else half(batch.forces)
+    return Batch(of(batch.denoising), forces, MoleculeBatch(*map(half, batch.molecule)), consistency)
 
 
 def _consistency_loss(evaluation: Evaluation, weights: Weights, batch: Consistency) -> Tensor:

@@ -24,8 +24,8 @@ from scoremd.systems import Family, System, ToySystem, find_system
 from scoremd.training.checkpoint import RunState
 from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import TrainingSet, ensemble_files, read_ensembles, training_set
-from scoremd.training.evaluation import AsWritten, CannotCompileError, Evaluation, InLanes
-from scoremd.training.step import Batch, BatchSource, StepResult, make_step
+from scoremd.training.evaluation import AsWritten, CannotCompileError, Evaluation, InLanes, Weights
+from scoremd.training.step import Batch, BatchSource, StepResult, in_halves, make_step
 
 LOG = "metrics.csv"
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
@@ -85,7 +85,7 @@ class Expert:
         self.state = RunState(dict(self.network.named_parameters()), config.learning_rate, generator)
         self.step_function = self._make_step(AsWritten(self.network))
 
-    def _make_step(self, evaluation: Evaluation) -> Callable[[dict[str, Tensor], Batch], StepResult]:
+    def _make_step(self, evaluation: Evaluation) -> Callable[[Weights, Batch], StepResult]:
         return make_step(evaluation, self.source.data.force_square, self.config.fokker_planck.weight)
 
     @property
@@ -101,7 +101,7 @@ class Expert:
             self.step_function = captured(self.step_function, self.parameters, batch)
         else:
             with contextlib.suppress(CannotCompileError):  # the reason was logged
-                self.step_function = self._make_step(InLanes(self.network, batch.molecule))
+                self.step_function = in_halves(self._make_step(InLanes(self.network, batch.molecule)))
         self.source.generator.set_state(before)
 
     def advance(self) -> Tensor:

@@ -9,7 +9,7 @@ from scoremd.systems import find_system
 from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import read_ensembles, training_set
 from scoremd.training.evaluation import AsWritten
-from scoremd.training.step import Batch, BatchSource, Consistency, make_step
+from scoremd.training.step import Batch, BatchSource, Consistency, in_halves, make_step
 from tests.models import dipeptide_folder
 from tests.training.test_dataset import CB, description
 
@@ -73,6 +73,22 @@ def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
     for k, gradient in enumerate(together.gradients):
         expected = torch.stack([p.gradients[k] for p in parts]).mean(0)
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("size", "fraction", "calls"), [(8, 0.5, 2), (8, 0.125, 1), (6, 0.5, 1)])
+def test_halves_of_a_batch_are_as_good_as_the_whole(samples, model, size, fraction, calls):
+    network = model.make_network(samples.pair_statistics).double()
+    step, seen = make_step(AsWritten(network), samples.force_square, 0.3), []
+
+    def watched(weights, part):
+        seen.append(len(part.denoising.positions))
+        return step(weights, part)
+
+    batch = double(source(samples, 2, batch=size, fraction=fraction).draw())
+    weights = dict(network.named_parameters())
+    for a, b in zip(in_halves(watched)(weights, batch), step(weights, batch), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+    assert seen == [size // calls] * calls
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
