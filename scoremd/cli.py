@@ -4,17 +4,21 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from typer.exceptions import TyperException
 
 from scoremd.errors import ScoreMDError
+
+if TYPE_CHECKING:
+    from scoremd.systems import Family, System, ToySystem
 
 app = typer.Typer(
     name="scoremd",
@@ -36,6 +40,7 @@ Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of this 
 Nanoseconds = Annotated[float, typer.Option("--ns", help="Length of each replica in ns.")]
 ReplicaCount = Annotated[int, typer.Option("--replicas", help="Number of replicas.")]
 TimeStep = Annotated[float, typer.Option("--time-step", help="fs.")]
+Backbone = Annotated[bool, typer.Option("--backbone", help="Add hydrogens of N and missing oxygens by ideal geometry.")]
 Interval = Annotated[float, typer.Option("--every", help="ps between saved frames.")]
 
 
@@ -107,22 +112,45 @@ def _main(show_version: Annotated[bool, typer.Option("--version", help="Print th
 @app.command("list")
 @_one_line_errors
 def list_command() -> None:
-    """Show the models and systems that can be found."""
+    """Show the models and systems that can be found, and what they reach."""
     from scoremd.force_field import list_models
-    from scoremd.systems import Family, ToySystem, list_systems
+    from scoremd.systems import list_systems
 
     console = Console()
-    systems = Table("system", "title", "also called", "reference")
+    systems = Table(Column("system", no_wrap=True), "title", "also called", "beads", "reference", title="systems")
     for system in list_systems():
-        if isinstance(system, Family):
-            reference = " ".join(system.with_reference())
-        else:
-            reference = "exact" if isinstance(system, ToySystem) else system.reference or ""
-        systems.add_row(system.name, system.title, ", ".join(system.aliases), reference or "none")
-    models = Table("model", "folder")
+        systems.add_row(system.name, system.title, ", ".join(system.aliases), *_size_and_reference(system))
+    columns = Column("model", no_wrap=True), "samples", "simulation", "both", "measured on", Column("folder", overflow="fold")
+    models = Table(*columns, title="models: excess JS in nats")
     for name, folder in list_models().items():
-        models.add_row(name, str(folder))
+        models.add_row(name, *_figures(folder), str(folder))
     console.print(systems, models)
+
+
+def _size_and_reference(system: "System | ToySystem | Family") -> tuple[str, str]:
+    from scoremd.systems import Family, ToySystem
+
+    if isinstance(system, Family):
+        sizes = sorted({len(member.beads) for member in system.members()})
+        return f"{sizes[0]} to {sizes[-1]}", f"of {len(system.with_reference())}: {' '.join(system.with_reference())}"
+    if isinstance(system, ToySystem):
+        return "1", "exact"
+    reference = system.reference_ensemble()
+    return str(len(system.beads)), "none" if reference is None else f"{len(reference.positions)} frames"
+
+
+def _figures(folder: Path) -> tuple[str, str, str, str]:
+    """What a model reaches, as cells of a table."""
+    from scoremd.figures import read_figures
+    from scoremd.force_field import ForceField
+
+    try:
+        found = read_figures(folder)
+        if found is None or found.model != ForceField.load(folder).hash:
+            return "", "", "", "not measured" if found is None else "not measured since it was changed"
+    except ScoreMDError as error:
+        return "", "", "", f"cannot be read: {error}"
+    return f"{found.samples:+.4f}", f"{found.simulation:+.4f}", f"{found.between:+.4f}", found.measured
 
 
 @app.command()
@@ -143,7 +171,7 @@ def sample(
     systems: SystemNames,
     output: TrajectoryOutput,
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 1000,
-    backbone: Annotated[bool, typer.Option("--backbone", help="Add hydrogens of N and missing oxygens by ideal geometry.")] = False,
+    backbone: Backbone = False,
     seed: Seed = 0,
     model: Model = None,
     threads: Threads = 2,
@@ -170,13 +198,18 @@ def simulate(
     seed: Seed = 0,
     time_step: TimeStep = 2.0,
     every: Interval = 1.0,
+    backbone: Backbone = False,
     model: Model = None,
     threads: Threads = 2,
 ) -> None:
     """Run Langevin dynamics of many replicas with the network's forces, started from samples."""
+    from scoremd.backbone import add_backbone
+
     _use(threads)
     for force_field, found, path in _jobs(systems, model, output):
         run = force_field.simulate(found, ns=ns, replicas=replicas, seed=seed, time_step_fs=time_step, frame_interval_ps=every, output=path)
+        if backbone:
+            replace(run, trajectory=add_backbone(run.trajectory)).write(path)
         print(f"{run.trajectory.n_frames} frames of {replicas} replicas written to {path}; {len(run.lost)} replicas lost")
 
 

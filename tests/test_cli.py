@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import mdtraj
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from scoremd import bound_model
 from scoremd.cli import app, main
 from scoremd.data import read_ensemble, write_ensemble
+from scoremd.force_field import ForceField
 from tests.models import alanine_dipeptide
 
 
@@ -92,11 +94,47 @@ def test_compare_reads_what_the_others_wrote(tmp_path, model):
     assert (tmp_path / "c" / "report.html").exists()
 
 
+def test_a_simulation_with_its_backbone_has_the_frames_and_replicas_of_one_without(tmp_path, model):
+    settings = ("simulate", "ALDP", "--ns", 4e-5, "--replicas", 3, "--time-step", 0.5, "--every", 0.005, "--model", model, "-o")
+    for name, more in (("a.h5", ()), ("b.h5", ("--backbone",)), ("c.pdb", ("--backbone",))):
+        result = run(*settings, tmp_path / name, *more)
+        assert result.exit_code == 0, result.output
+    plain, full = (mdtraj.load(str(tmp_path / name)) for name in ("a.h5", "b.h5"))
+    beads = [full.topology.select(f"name {a.name} and resid {a.residue.index}")[0] for a in plain.topology.atoms]
+    assert full.n_atoms > plain.n_atoms
+    np.testing.assert_allclose(full.xyz[:, beads], plain.xyz, atol=1e-6)
+    np.testing.assert_allclose(full.time, plain.time)
+    assert mdtraj.load(str(tmp_path / "c.pdb")).n_frames == plain.n_frames
+    replicas = [h5py.File(tmp_path / name)["replica"] for name in ("a.h5", "b.h5")]
+    assert np.array_equal(*(q[:] for q in replicas))
+    assert dict(replicas[0].attrs) == dict(replicas[1].attrs)
+
+
 def test_list_and_version():
     listed = run("list").output
     assert "alanine-dipeptide" in listed
     assert listed.count("All 400") == 1  # one line for all of the family
+    assert "8 to 10" in listed
     assert run("--version").output.startswith("scoremd 0.")
+
+
+def test_list_shows_what_models_reach(tmp_path, monkeypatch, model):
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = Path(shutil.copytree(model, tmp_path / "force_fields" / "mine"))
+    monkeypatch.setenv("SCOREMD_PATH", str(tmp_path))
+
+    def row():
+        return next(line for line in run("list").output.splitlines() if "mine" in line)
+
+    assert "not measured" in row()
+    figures = {"model": ForceField.load(folder).hash, "measured": "on a whim", "samples": 0.01, "simulation": 0.02, "between": 0.03}
+    (folder / "figures.json").write_text(json.dumps(figures))
+    assert all(shown in row() for shown in ("+0.0100", "+0.0200", "+0.0300", "on a whim"))
+    (folder / "figures.json").write_text(json.dumps(figures | {"model": "another"}))
+    assert "not measured since it was changed" in row()
+    assert "0.0100" not in row()
+    (folder / "figures.json").write_text("{")
+    assert "cannot be read" in row()
 
 
 def test_unknown_system(tmp_path):

@@ -159,7 +159,9 @@ class _Generator:
 
     def _matrices(self, operands: list[tuple[Elements | Shared, tuple[int, int]]]) -> tuple[list[str], list[tuple[str, int, int]]]:
         """Where matrices in lanes are, and their strides; and the statements that gather those whose entries are scattered."""
-        lines, found, temporaries = [], [], []
+        lines: list[str] = []
+        found: list[tuple[str, int, int]] = []
+        temporaries: list[tuple[int, int]] = []
         for operand, (rows, columns) in operands:
             assert isinstance(operand, Elements)  # as `trace` makes it
             slots = self.slots[operand.numbers]
@@ -169,9 +171,10 @@ class _Generator:
                 temporaries.append((temporary, rows * columns))
                 lines.append(f"for (int e = 0; e < {rows * columns}; e++) A[{temporary} + e] = A[{self._table(slots)}[e]];")
                 place = temporary, [columns, 1]
-            found.append((f"A + {place[0]}", *place[1]))
-        for temporary in temporaries:
-            self.memory.give_back(*temporary)
+            first, (row, column) = place
+            found.append((f"A + {first}", row, column))
+        for first, size in temporaries:
+            self.memory.give_back(first, size)
         return lines, found
 
     def _total(self, q: Total, operands: list[Elements | Shared]) -> str:

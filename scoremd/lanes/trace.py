@@ -186,7 +186,8 @@ def trace(function: Callable[..., Sequence[Tensor]], shared: Sequence[Tensor], i
 
 def _simplify(graph: fx.Graph) -> None:
     """Write tensors of one value as such, without others whose shape they take, operations in place as those that make new tensors, and
-    leave out copies."""
+    leave out copies.
+    """
     for node in list(graph.nodes):
         if node.target in _SAME:
             node.replace_all_uses_with(node.args[0])
@@ -290,7 +291,8 @@ class _Tracer:
             return
         alone = node not in self.results and all(n.op == "output" or n in self.passed for n in node.users)
         if node.target is aten.mm.default and alone and all(n in self.values for n in node.args):
-            left, right = (self.values[n] for n in node.args)
+            a: Any = node.args
+            left, right = self.values[a[0]], self.values[a[1]]
             operands, inner = [left, right], left.shape[1]
         elif node in self.inputs or any(n in self.values for n in node.all_input_nodes):
             if node not in self.inputs:
@@ -327,7 +329,8 @@ class _Tracer:
         if not isinstance(a, fx.Node):
             return float(a)
         if a.target is aten.full.default:
-            return float(a.args[1])
+            value: Any = a.args[1]
+            return float(value)
         if a in self.values:
             return Elements(self.values[a].expand(shape).flatten().numpy())
         positions = torch.arange(math.prod(_shape(a))).reshape(_shape(a)).expand(shape)

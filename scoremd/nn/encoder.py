@@ -16,7 +16,8 @@ _PRODUCTS = 16
 
 class Encoding(NamedTuple):
     """What is added to features: of beads (batch or 1, bead, scalars), of pairs (..., offset, bead, radial width), of groups of torsions
-    (..., group, torsion width)."""
+    (..., group, torsion width).
+    """
 
     bead: Tensor
     pair: Tensor

@@ -154,7 +154,7 @@ class MoleculeEnergy(nn.Module):
     def context(self, log_snr: Tensor, molecule: MoleculeBatch) -> Context:
         """What the energy at one noise level of one molecule needs besides coordinates; arguments as those of `forward`."""
         mask = molecule.mask(log_snr.dtype)
-        alpha, sigma = (q[:, None, None] for q in signal_and_noise(log_snr))
+        sigma = signal_and_noise(log_snr)[1][:, None, None]
         mean, deviation, bonded = self.pair_statistics[molecule.pair].unbind(-1)
         mean, inverse_deviation = noised_statistics(mean, deviation, log_snr)
         present = mask[:, None] * partners(mask, self._table) * self.pair_weight

@@ -65,9 +65,15 @@ class TorsionTerm(nn.Module):
             layers += [nn.Linear(a, b), nn.SiLU()]
         self.mlp = nn.Sequential(*layers, nn.Linear(width // 2, 1, bias=False))
 
+    @property
+    def _first_layer(self) -> nn.Linear:
+        layer = self.mlp[0]
+        assert isinstance(layer, nn.Linear)  # as made above
+        return layer
+
     def context(self, log_snr: Tensor, residue: Tensor, mask: Tensor, time: Tensor) -> TorsionContext:
         """Of noise levels (batch or 1,), residue types and mask (batch or 1, bead), and time (batch or 1, time width)."""
-        first, sigma = self.mlp[0], signal_and_noise(log_snr)[1]
+        first, sigma = self._first_layer, signal_and_noise(log_snr)[1]
         residues = self.residue(residue[:, self.beads[..., 1].flatten()]).unflatten(1, self.shape).flatten(2)
         n = max(len(residues), len(time))
         known = torch.cat([residues.expand(n, -1, -1), time[:, None].expand(n, self.shape[0], -1)], -1)
@@ -103,5 +109,5 @@ class TorsionTerm(nn.Module):
             if order:
                 c, s = c * cosine - s * sine, s * cosine + c * sine
             series += [c * present, s * present]
-        hidden = nn.functional.linear(torch.stack(series, -1).flatten(2), self.mlp[0].weight[:, : self.series]) + context.hidden
+        hidden = nn.functional.linear(torch.stack(series, -1).flatten(2), self._first_layer.weight[:, : self.series]) + context.hidden
         return self.mlp[1:](hidden)[..., 0] * context.any_present

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from scoremd.parts import in_parts
 from scoremd.progress import progress
 from scoremd.simulation.langevin import LangevinParameters, State, middle_step, thermal_velocities
 from scoremd.simulation.store import FrameStore, generator_from
-from scoremd.trajectory_files import read_trajectory
+from scoremd.trajectory_files import Block, read_trajectory, write_trajectory
 from scoremd.units import thermal_energy
 
 #: A replica is lost when a bond gets longer than this times its median at the start, shorter than the inverse, or anything is not finite.
@@ -93,11 +95,24 @@ class Simulation:
     trajectory : frames of replica 0, then of replica 1, ...
     replica : (frame,) which replica each frame is of
     lost : numbers of the replicas that blew up and were stopped
+    asked : numbers of replicas, and of frames of each, that were asked for
     """
 
     trajectory: mdtraj.Trajectory
     replica: NDArray[np.int64]
     lost: tuple[int, ...]
+    asked: tuple[int, int]
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Write to a trajectory file of any format that we know, over what is there."""
+        trajectory = self.trajectory
+
+        def blocks() -> Iterator[Block]:
+            for k in np.unique(self.replica):
+                mine = self.replica == k
+                yield trajectory.xyz[mine], trajectory.time[mine], int(k)
+
+        return write_trajectory(path, trajectory.topology, blocks(), self.asked)
 
 
 class Replicas:
@@ -222,4 +237,4 @@ def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, 
     trajectory = read_trajectory(path, topology).trajectory
     good = replicas.good_frames.numpy()
     lost = tuple(int(k) for k in torch.nonzero(replicas.lost).flatten())
-    return Simulation(trajectory, np.repeat(np.arange(settings.replicas), good), lost)
+    return Simulation(trajectory, np.repeat(np.arange(settings.replicas), good), lost, (settings.replicas, settings.frames))

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from scoremd.diffusion.schedule import SCHEDULES
 from scoremd.diffusion.losses import add_noise, draw_levels, draw_times, mean_square_force, mixed_target, score_matching_loss
+from scoremd.diffusion.schedule import SCHEDULES
 from scoremd.nn.score import energy_and_score
 
 D = torch.tensor([2.0], dtype=torch.float64)
