@@ -15,13 +15,14 @@ _PRODUCTS = 16
 
 
 class Encoding(NamedTuple):
-    """What is added to features: of beads (batch or 1, bead, scalars), of pairs (..., offset, bead, radial width), of groups of torsions
-    (..., group, torsion width).
+    """What is added to features of beads (batch or 1, bead, scalars), pairs (..., offset, bead, radial width), groups of torsions (...,
+    group, torsion width) and of the molecule as a whole (batch or 1, scalars).
     """
 
     bead: Tensor
     pair: Tensor
     torsion: Tensor
+    molecule: Tensor
 
 
 class MoleculeEncoder(nn.Module):
@@ -43,7 +44,8 @@ class MoleculeEncoder(nn.Module):
         self.pair_factor = nn.Linear(width, _PRODUCTS)
         self.pair_product = nn.Linear(_PRODUCTS, radial_width)
         self.torsion = nn.Linear(width, torsion_width)
-        for layer in (self.bead, self.pair_sum, self.pair_product, self.torsion):
+        self.molecule = nn.Linear(width, scalars)
+        for layer in (self.bead, self.pair_sum, self.pair_product, self.torsion, self.molecule):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -64,4 +66,10 @@ class MoleculeEncoder(nn.Module):
         h = self.mix(torch.cat([own.expand(size), molecule.expand(size), time[:, None].expand(size)], -1))
         term, factor = self.pair_sum(h), self.pair_factor(h)
         product = self.pair_product(factor[:, None] * partners(factor, table))
-        return Encoding(self.bead(h), term[:, None] + partners(term, table) + product, self.torsion(h[:, torsion_beads].mean(2)))
+        whole = (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return Encoding(
+            self.bead(h),
+            term[:, None] + partners(term, table) + product,
+            self.torsion(h[:, torsion_beads].mean(2)),
+            self.molecule(whole),
+        )

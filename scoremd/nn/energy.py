@@ -161,11 +161,12 @@ class MoleculeEnergy(nn.Module):
         signal = mean**2 / (mean**2 + 2 * sigma**2)
         time = self.time(log_snr)
         kind = self.bead(molecule.bead) + self.residue(molecule.residue)
+        whole = kind.sum(1) / mask.sum(1, keepdim=True)
         scalar, pair = kind + time[:, None], self.radial.context(molecule.pair, time)
         torsion = None if self.torsion is None else self.torsion.context(log_snr, molecule.residue, mask, time)
         if self.encoder is not None:
             encoding = self.encoder(kind, mask, time, self._table, self.torsion_beads)
-            scalar, pair = scalar + encoding.bead, pair + encoding.pair
+            scalar, pair, whole = scalar + encoding.bead, pair + encoding.pair, whole + encoding.molecule
             torsion = None if torsion is None else torsion._replace(hidden=torsion.hidden + encoding.torsion)
         share = torch.sigmoid(2 * log_snr)
         return Context(
@@ -179,7 +180,7 @@ class MoleculeEnergy(nn.Module):
             torsion=torsion,
             share=share,
             confinement=0.5 * sigma[:, 0, 0] ** 2,
-            normaliser=share * self.normaliser(log_snr, kind.sum(1) / mask.sum(1, keepdim=True)),
+            normaliser=share * self.normaliser(log_snr, whole),
         )
 
     def energy(self, x: Tensor, context: Context) -> Tensor:

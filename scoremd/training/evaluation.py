@@ -6,8 +6,10 @@ the first term. One program, of coordinates, contexts, w, u and g, serves all lo
 contexts. From there on, contexts being functions of noise levels and molecules alone, torch goes on as usual.
 """
 
+import copy
 import functools
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -67,8 +69,23 @@ def _half_error(score: Tensor, target: Tensor, importance: Tensor) -> Tensor:
     return 0.5 * (importance * ((score - target) ** 2).sum((1, 2))).sum()
 
 
-class _Method(nn.Module):
-    """A method of a network as a module, for `functional_call`."""
+class _Method:
+    """A method of a network as a function of weights; several threads may call it at the same time."""
+
+    def __init__(self, network: MoleculeEnergy, name: str) -> None:
+        self._network, self._name = network, name
+        self._local = threading.local()
+
+    def __call__(self, weights: Weights, *arguments: Any) -> Any:
+        """The method with other weights."""
+        # `functional_call` puts the weights into the module meanwhile: each thread needs one of its own
+        if not hasattr(self._local, "module"):
+            self._local.module = _Forward(copy.deepcopy(self._network), self._name)
+        return functional_call(self._local.module, {f"network.{name}": q for name, q in weights.items()}, arguments)
+
+
+class _Forward(nn.Module):
+    """A method of a network as `forward`."""
 
     def __init__(self, network: MoleculeEnergy, name: str) -> None:
         super().__init__()
@@ -76,10 +93,6 @@ class _Method(nn.Module):
 
     def forward(self, *arguments: Any) -> Any:
         return getattr(self.network, self.name)(*arguments)
-
-    def call(self, weights: Weights, *arguments: Any) -> Any:
-        """The method with other weights."""
-        return functional_call(self, {f"network.{name}": q for name, q in weights.items()}, arguments)
 
 
 class InLanes:
@@ -101,7 +114,7 @@ class InLanes:
         weights = {name: q.detach().requires_grad_() for name, q in network.named_parameters()}
         self._level = torch.ones(1)
         one = MoleculeBatch(*(q[:1] for q in molecule))
-        context, self._structure = tree_flatten(self._context.call(weights, self._level, one))
+        context, self._structure = tree_flatten(self._context(weights, self._level, one))
         #: which of a context's tensors depend on weights
         self.trained = [k for k, q in enumerate(context) if q.requires_grad]
         x = torch.randn(1, network.n_beads, 3, generator=torch.Generator().manual_seed(0))
@@ -120,11 +133,34 @@ class InLanes:
         """Coordinates, contexts -> energies, scores."""
         return _compiled(self._values, self._shared, self._example, 0)
 
+    @functools.cached_property
+    def energies(self) -> Program:
+        """Coordinates, contexts -> energies."""
+        return _compiled(lambda *q: [self._energies(*q).detach()], self._shared, self._example, 0)
+
+    @functools.cached_property
+    def energy_gradients(self) -> Program:
+        """g, coordinates, contexts -> gradients of g E by context, by weight."""
+        return _compiled(self._energy_gradients, self._shared, [torch.ones(1), *self._example], len(self.used))
+
+    def _energies(self, *given: Tensor) -> Tensor:
+        known = dict(zip(self.used, given, strict=False))
+        x, *rest = given[len(self.used) :]
+        return self._energy(known, x, tree_unflatten(rest, self._structure))
+
+    def _energy_gradients(self, *given: Tensor) -> list[Tensor]:
+        known = [q.detach().requires_grad_() for q in given[: len(self.used)]]
+        g, x, *rest = given[len(self.used) :]
+        rest = [q.detach().requires_grad_(k in self.trained) for k, q in enumerate(rest)]
+        with torch.enable_grad():
+            loss = (g * self._energies(*known, x, *rest)).sum()
+        return list(torch.autograd.grad(loss, [*(rest[k] for k in self.trained), *known], materialize_grads=True))
+
     def _values(self, *given: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
         known = dict(zip(self.used, given, strict=False))
         x, *rest = given[len(self.used) :]
         context = tree_unflatten(rest, self._structure)
-        return energy_and_score(lambda a, _: self._energy.call(known, a, context), x, self._level, create_graph=create_graph)
+        return energy_and_score(lambda a, _: self._energy(known, a, context), x, self._level, create_graph=create_graph)
 
     def _gradients(self, *given: Tensor) -> list[Tensor]:
         """Weights, w, u, g, coordinates, contexts -> scores, gradients by context, gradients by weight."""
@@ -138,12 +174,12 @@ class InLanes:
 
     def _arguments(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> list[Tensor]:
         """Coordinates, contexts, weights."""
-        context = tree_leaves(self._context.call(weights, log_snr, molecule))
+        context = tree_leaves(self._context(weights, log_snr, molecule))
         return [x, *(q.expand(len(x), *q.shape[1:]) for q in context), *(weights[name] for name in self.used)]
 
     def energy(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
         """See `Evaluation`."""
-        return self.energy_and_score(weights, x, log_snr, molecule)[0]
+        return _Energy.apply(self, *self._arguments(weights, x, log_snr, molecule))
 
     def energy_and_score(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> tuple[Tensor, Tensor]:
         """See `Evaluation`."""
@@ -155,22 +191,30 @@ class InLanes:
         """See `Evaluation`."""
         return _Match.apply(self, target, importance, *self._arguments(weights, x, log_snr, molecule))
 
-    def gradients_of(self, w: Tensor, u: Tensor, g: Tensor, arguments: Sequence[Tensor]) -> tuple[Tensor, list[Tensor | None]]:
-        """Scores, and the gradient by each of `arguments`, of w |s|^2 / 2 + u . s + g E."""
-        own = len(self._example)
-        function, totals = self.gradients.bind(*arguments[own:]), len(self.used)
-        missing = -len(w) % LANES
-        seeds = [torch.cat([q, q.new_zeros(missing, *q.shape[1:])]) for q in (w, u, g)]
-        score, *found = _in_parts(function, [*seeds, *arguments[:own]], totals=totals)
+    def run(self, program: Program, seeds: Sequence[Tensor], arguments: Sequence[Tensor], totals: int = 0) -> list[Tensor]:
+        """A program's results; `seeds` are arguments that go before the coordinates, and are zero where lanes are empty."""
+        missing, own = -len(arguments[0]) % LANES, len(self._example)
+        seeds = [torch.cat([q, q.new_zeros(missing, *q.shape[1:])]) for q in seeds]
+        return _in_parts(program.bind(*arguments[own:]), [*seeds, *arguments[:own]], totals)
+
+    def by_argument(self, found: Sequence[Tensor]) -> list[Tensor | None]:
+        """Gradients of `trained` contexts and `used` weights, for each argument."""
         k = len(self.trained)
         of_context = dict(zip(self.trained, found[:k], strict=True))
-        return score, [None, *(of_context.get(j) for j in range(own - 1)), *found[k:]]
+        return [None, *(of_context.get(j) for j in range(len(self._example) - 1)), *found[k:]]
 
-    def values_of(self, arguments: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Energies and scores."""
-        own = len(self._example)
-        energy, score = _in_parts(self.values.bind(*arguments[own:]), arguments[:own])
-        return energy, score
+
+class _Energy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, programs: InLanes, *arguments: Tensor) -> Tensor:
+        ctx.programs = programs
+        ctx.save_for_backward(*arguments)
+        return programs.run(programs.energies, [], arguments)[0]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        programs = ctx.programs
+        return None, *programs.by_argument(programs.run(programs.energy_gradients, [g], ctx.saved_tensors, len(programs.used)))
 
 
 class _EnergyAndScore(torch.autograd.Function):
@@ -178,19 +222,23 @@ class _EnergyAndScore(torch.autograd.Function):
     def forward(ctx: Any, programs: InLanes, *arguments: Tensor) -> tuple[Tensor, Tensor]:
         ctx.programs = programs
         ctx.save_for_backward(*arguments)
-        return programs.values_of(arguments)
+        energy, score = programs.run(programs.values, [], arguments)
+        return energy, score
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, u: Tensor) -> tuple[Tensor | None, ...]:
-        _, found = ctx.programs.gradients_of(torch.zeros_like(g), u, g, ctx.saved_tensors)
-        return None, *found
+        programs = ctx.programs
+        _, *found = programs.run(programs.gradients, [torch.zeros_like(g), u, g], ctx.saved_tensors, len(programs.used))
+        return None, *programs.by_argument(found)
 
 
 class _Match(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, programs: InLanes, target: Tensor, importance: Tensor, *arguments: Tensor) -> tuple[Tensor, Tensor]:
         u = -importance[:, None, None] * target
-        score, ctx.found = programs.gradients_of(importance, u, torch.zeros_like(importance), arguments)
+        seeds = [importance, u, torch.zeros_like(importance)]
+        score, *found = programs.run(programs.gradients, seeds, arguments, len(programs.used))
+        ctx.found = programs.by_argument(found)
         ctx.mark_non_differentiable(score)
         return score, _half_error(score, target, importance)
 

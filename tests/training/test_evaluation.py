@@ -9,6 +9,7 @@ from scoremd.nn.molecule import MoleculeBatch
 from scoremd.systems import find_system
 from scoremd.training import evaluation
 from scoremd.training.evaluation import AsWritten, CannotCompileError, InLanes
+from scoremd.training.step import Batch, Contrast, Noised, in_halves, make_step
 from tests.training.test_dataset import description
 
 
@@ -55,10 +56,11 @@ def test_compiled_gradients_are_those_as_written(network, compiled, n, threads):
         weights = {name: p.detach().to(kind).requires_grad_() for name, p in network.named_parameters()}
         own = x.to(kind), levels.to(kind), molecule
         energy, score = way.energy_and_score(weights, *own)
-        assert torch.equal(energy, way.energy(weights, *own))
+        alone = way.energy(weights, *own)
+        torch.testing.assert_close(alone, energy, rtol=1e-4, atol=1e-3)
         matched, error = way.match(weights, *own, target.to(kind), importance.to(kind))
         assert not matched.requires_grad
-        loss = (g.to(kind) * energy).sum() + (u.to(kind) * score**2).sum() + 3 * error
+        loss = (g.to(kind) * (energy + alone**2)).sum() + (u.to(kind) * score**2).sum() + 3 * error
         found.append((energy, score, matched, error, gradients_of(loss, weights)))
     scale = max(float(q.abs().max()) for q in found[0][-1].values())
     for exact, single in zip(found[0][:4], found[1][:4], strict=True):
@@ -78,6 +80,21 @@ def test_gradients_do_not_depend_on_threads(network, compiled):
         _, error = compiled.match(weights, x, levels, molecule, target, importance)
         found.append(gradients_of(error, weights))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.compiled
+def test_halves_of_a_batch_do_not_disturb_each_other(network, compiled):
+    """Threads that put weights into one module would get each other's."""
+    x, levels, molecule, generator = batch(32)
+    eps = torch.randn(32, 10, 3, generator=generator)
+    whole = Batch(Noised(x, eps, levels), None, molecule, None, Contrast(Noised(x, eps, levels), molecule, molecule))
+    step = make_step(compiled, float("inf"), 0.0, 1.0)
+    weights = dict(network.named_parameters())
+    expected = step(weights, whole)
+    torch.set_num_threads(2)
+    for _ in range(20):
+        for a, b in zip(in_halves(step)(weights, whole), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
 def test_without_a_compiler_it_says_so(network, monkeypatch):
