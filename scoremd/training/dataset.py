@@ -1,5 +1,6 @@
 """Training samples in the model's slots and scaled units."""
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +77,21 @@ class TrainingSet:
         i = torch.searchsorted(self.flat, torch.rand(n, generator=generator, dtype=torch.float64, device=self.flat.device))
         return self._frames(i.clamp(max=len(self.positions) - 1))
 
+    @functools.cached_property
+    def _by_kind(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames in the order of their molecules' kinds; of each kind the first place in that order, and the number of frames."""
+        kind = self.kinds[self.index]
+        counts = torch.bincount(kind)
+        return torch.argsort(kind, stable=True), counts.cumsum(0) - counts, counts
+
     def draw_pairs(self, n: int, generator: torch.Generator) -> tuple[Tensor, MoleculeBatch, MoleculeBatch]:
         """Positions of n random frames, their molecules, and for each another molecule with the same beads, that of a random frame."""
         device = self.positions.device
         i = torch.randint(len(self.positions), (n,), generator=generator, device=device)
-        kind = self.kinds[self.index]
-        order, counts = torch.argsort(kind, stable=True), torch.bincount(kind)
-        mine = kind[i]
+        order, first, counts = self._by_kind
+        mine = self.kinds[self.index[i]]
         place = torch.rand(n, generator=generator, dtype=torch.float64, device=device) * counts[mine]
-        other = order[(counts.cumsum(0) - counts)[mine] + place.long().clamp(max=counts[mine] - 1)]
+        other = order[first[mine] + place.long().minimum(counts[mine] - 1)]
         one, two = (MoleculeBatch(*(q[self.index[k]] for q in self.molecules)) for k in (i, other))
         return self.positions[i], one, two
 
