@@ -188,6 +188,31 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
     _remove_checkpoints(config)
 
 
+def averaged_so_far(config: TrainingConfig) -> tuple[ModelDescription, list[MoleculeEnergy], int]:
+    """A run's model as its last checkpoints have it, finished or not, and the number of steps of all experts together.
+
+    Raises
+    ------
+    ScoreMDError
+        As `train`; where a checkpoint is missing, too.
+    """
+    if (config.output / CONFIG).exists():
+        return *load_model(config.output), config.steps * len(config.time_ranges)
+    system = find_system(config.system)
+    if isinstance(system, ToySystem):
+        raise ScoreMDError(f"{system.name} is a toy potential, where a molecule or a family of molecules is needed")
+    description = describe(config, system)
+    data = training_set(read_ensembles(system, config.data), description, use_forces=config.use_forces)
+    settings, networks, steps = json.dumps(_settings(config)), [], 0
+    for k in range(len(config.time_ranges)):
+        expert = Expert(config, description, data, k)
+        if not expert.state.restore(config.output / f"checkpoint-{k}.safetensors", settings):
+            raise ScoreMDError(f"{config.output}: has no checkpoint of network {k + 1} yet")
+        networks.append(expert.averaged_network())
+        steps += expert.state.step
+    return description, networks, steps
+
+
 def _remove_checkpoints(config: TrainingConfig) -> None:
     for path in config.output.glob("checkpoint-*.safetensors*"):
         path.unlink()

@@ -63,6 +63,24 @@ def test_killed_run_resumes_bit_for_bit(data, tmp_path, monkeypatch, ranges):
     assert not list((tmp_path / "killed").glob("checkpoint*"))
 
 
+def test_a_run_shows_the_model_that_it_has_so_far(data, tmp_path, monkeypatch):
+    settings = config(data, tmp_path / "run")
+    with pytest.raises(ScoreMDError, match="has no checkpoint of network 1 yet"):
+        trainer.averaged_so_far(settings)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 10)
+        with pytest.raises(KilledError):
+            trainer.train(settings)
+    _, (early,), steps = trainer.averaged_so_far(settings)
+    assert steps == 8
+    trainer.train(settings)
+    _, (late,), steps = trainer.averaged_so_far(settings)
+    assert steps == 12
+    torch.testing.assert_close(early.state_dict(), late.state_dict(), rtol=0.1, atol=0.1)
+    assert not torch.equal(early.read_out[0].weight, late.read_out[0].weight)
+    torch.testing.assert_close(late.state_dict(), ForceField.load(tmp_path / "run").experts[0].state_dict())
+
+
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(data, tmp_path, monkeypatch):
     trainer.train(config(data, tmp_path / "whole"))
     with monkeypatch.context() as patch:
