@@ -34,24 +34,6 @@ class FokkerPlanckConfig(_Section):
     log_snr: tuple[float, float] = (-1.0, 3.0)
 
 
-class ContrastConfig(_Section):
-    """The contrast between molecules of a family: of which of two is a noised sample?
-
-    With equal shares the log odds are the difference of their log densities, so the answer trains energies themselves, normalised, where
-    score matching trains their slopes: how much rarer a basin is in one molecule than in another is seen at once.
-
-    Attributes
-    ----------
-    weight : factor of its loss, a cross entropy in nats; 0 turns it off
-    fraction : number of its samples in units of the batch, in addition to the denoising samples; each costs two energies
-    log_snr : range of ln(alpha / sigma) that its samples are spread over
-    """
-
-    weight: float = Field(0.0, ge=0)
-    fraction: float = Field(0.5, gt=0, le=1)
-    log_snr: tuple[float, float] = (-0.5, 3.5)
-
-
 class TrainingConfig(_Section):
     """Everything that fixes a training run.
 
@@ -86,7 +68,6 @@ class TrainingConfig(_Section):
     use_forces: bool = True
     network: NetworkConfig = NetworkConfig()
     fokker_planck: FokkerPlanckConfig = FokkerPlanckConfig()
-    contrast: ContrastConfig = ContrastConfig()
     time_ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
     training_ranges: tuple[tuple[float, float], ...] | None = None
     steps: int = Field(ge=1)
@@ -101,9 +82,8 @@ class TrainingConfig(_Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_time_ranges(self.time_ranges)
-        for name, (start, end) in (("fokker_planck", self.fokker_planck.log_snr), ("contrast", self.contrast.log_snr)):
-            if start >= end:
-                raise ValueError(f"{name}.log_snr must rise, not {[start, end]}")
+        if self.fokker_planck.log_snr[0] >= self.fokker_planck.log_snr[1]:
+            raise ValueError(f"fokker_planck.log_snr must rise, not {list(self.fokker_planck.log_snr)}")
         for trained, asked in zip_longest(self.times_of_training, self.time_ranges):
             if not trained or not asked or not 0 <= trained[0] <= asked[0] < asked[1] <= trained[1] <= 1:
                 raise ValueError(f"training_ranges must hold the time_ranges one by one, not {list(self.times_of_training)}")

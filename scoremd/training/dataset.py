@@ -1,6 +1,5 @@
 """Training samples in the model's slots and scaled units."""
 
-import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,6 @@ class TrainingSet:
     index : (frame,) long, the molecule of each frame
     pair_statistics : see `scoremd.statistics`, scaled
     flat : (frame,) cumulative probability of each frame when all regions of the torsions are drawn alike; see `flattened`
-    kinds : (molecule,) long, equal for molecules that have the same beads
     """
 
     positions: Tensor
@@ -46,7 +44,6 @@ class TrainingSet:
     index: Tensor
     pair_statistics: Tensor
     flat: Tensor
-    kinds: Tensor
 
     @property
     def force_square(self) -> float:
@@ -65,7 +62,6 @@ class TrainingSet:
             self.index.to(device),
             self.pair_statistics.to(device),
             self.flat.to(device),
-            self.kinds.to(device),
         )
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
@@ -76,24 +72,6 @@ class TrainingSet:
         """As `draw`, but rare regions of the torsions come as often as frequent ones."""
         i = torch.searchsorted(self.flat, torch.rand(n, generator=generator, dtype=torch.float64, device=self.flat.device))
         return self._frames(i.clamp(max=len(self.positions) - 1))
-
-    @functools.cached_property
-    def _by_kind(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames in the order of their molecules' kinds; of each kind the first place in that order, and the number of frames."""
-        kind = self.kinds[self.index]
-        counts = torch.bincount(kind)
-        return torch.argsort(kind, stable=True), counts.cumsum(0) - counts, counts
-
-    def draw_pairs(self, n: int, generator: torch.Generator) -> tuple[Tensor, MoleculeBatch, MoleculeBatch]:
-        """Positions of n random frames, their molecules, and for each another molecule with the same beads, that of a random frame."""
-        device = self.positions.device
-        i = torch.randint(len(self.positions), (n,), generator=generator, device=device)
-        order, first, counts = self._by_kind
-        mine = self.kinds[self.index[i]]
-        place = torch.rand(n, generator=generator, dtype=torch.float64, device=device) * counts[mine]
-        other = order[first[mine] + place.long().minimum(counts[mine] - 1)]
-        one, two = (MoleculeBatch(*(q[self.index[k]] for q in self.molecules)) for k in (i, other))
-        return self.positions[i], one, two
 
     def _frames(self, i: Tensor) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
         forces = None if self.forces is None else self.forces[i]
@@ -181,13 +159,11 @@ def training_set(pairs: Iterable[tuple[System, Ensemble]], description: ModelDes
         quadruples = list(system.collective_variables.values())[:2]
         trajectory = beads.to_mdtraj(system.bonds)
         weights.append(flattened(dihedrals(trajectory, quadruples)) if quadruples else np.ones(beads.n_frames))
-    molecules = MoleculeBatch(*(torch.cat(q) for q in zip(*rows, strict=True)))
     return TrainingSet(
         torch.from_numpy(np.concatenate(positions)),
         torch.from_numpy(np.concatenate(forces)) if forces else None,
-        molecules,
+        MoleculeBatch(*(torch.cat(q) for q in zip(*rows, strict=True))),
         torch.tensor(index),
         pair_statistics(statistics, n_slots),
         torch.from_numpy(np.cumsum(np.concatenate([w / w.sum() for w in weights])) / len(weights)),
-        torch.unique(molecules.bead, dim=0, return_inverse=True)[1],
     )

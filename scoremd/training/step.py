@@ -12,7 +12,7 @@ from scoremd.diffusion.schedule import Schedule
 from scoremd.diffusion.space import Space
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.parts import concurrently
-from scoremd.training.config import ContrastConfig, FokkerPlanckConfig
+from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import TrainingSet
 from scoremd.training.evaluation import Evaluation, Weights
 
@@ -33,14 +33,6 @@ class Consistency(NamedTuple):
     molecule: MoleculeBatch
 
 
-class Contrast(NamedTuple):
-    """Samples for the contrast between molecules, the molecule of each, and another one."""
-
-    samples: Noised
-    molecule: MoleculeBatch
-    other: MoleculeBatch
-
-
 class Batch(NamedTuple):
     """All random numbers of a step.
 
@@ -50,24 +42,21 @@ class Batch(NamedTuple):
     forces : of those samples, scaled, or None
     molecule : of those samples
     consistency : of the Fokker–Planck term, None without it
-    contrast : between molecules, None without it
     """
 
     denoising: Noised
     forces: Tensor | None
     molecule: MoleculeBatch
     consistency: Consistency | None
-    contrast: Contrast | None
 
 
 class StepResult(NamedTuple):
-    """Gradients by parameter, mean loss of the normal and log-uniform half of the noise levels, Fokker–Planck loss, contrast."""
+    """Gradients by parameter, mean loss of the normal and log-uniform half of the noise levels, Fokker–Planck loss."""
 
     gradients: list[Tensor]
     middle: Tensor
     logarithmic: Tensor
     fokker_planck: Tensor
-    contrast: Tensor
 
 
 class BatchSource:
@@ -78,7 +67,7 @@ class BatchSource:
     data : samples
     schedule, time_range : which noise levels
     batch : number of denoising samples
-    fokker_planck, contrast : configurations of these terms, None without them
+    fokker_planck : configuration of that term, None without it
     generator : of all randomness
     """
 
@@ -89,11 +78,10 @@ class BatchSource:
         time_range: tuple[float, float],
         batch: int,
         fokker_planck: FokkerPlanckConfig | None,
-        contrast: ContrastConfig | None,
         generator: torch.Generator,
     ) -> None:
         self.data, self.schedule, self.time_range = data, schedule, time_range
-        self.batch, self.fokker_planck, self.contrast, self.generator = batch, fokker_planck, contrast, generator
+        self.batch, self.fokker_planck, self.generator = batch, fokker_planck, generator
 
     def draw(self) -> Batch:
         """The next batch."""
@@ -103,15 +91,7 @@ class BatchSource:
         log_snr = draw_levels(self.batch, self.schedule, self.time_range, g)
         denoising = Noised(x, space.noise(self.batch, g), log_snr)
         consistency = None if self.fokker_planck is None else self._consistency(self.fokker_planck)
-        contrast = None if self.contrast is None else self._contrast(self.contrast)
-        return Batch(denoising, forces, molecule, consistency, contrast)
-
-    def _contrast(self, term: ContrastConfig) -> Contrast:
-        g, n = self.generator, max(1, round(term.fraction * self.batch))
-        low, high = term.log_snr
-        x, molecule, other = self.data.draw_pairs(n, g)
-        noise = Space(molecule.mask(x.dtype)).noise(n, g)
-        return Contrast(Noised(x, noise, low + (high - low) * stratified(n, g)), molecule, other)
+        return Batch(denoising, forces, molecule, consistency)
 
     def _consistency(self, term: FokkerPlanckConfig) -> Consistency:
         g, n = self.generator, max(1, round(term.fraction * self.batch))
@@ -122,9 +102,7 @@ class BatchSource:
         return Consistency(Noised(x, space.noise(n, g), level), space.directions(n, g), molecule)
 
 
-def make_step(
-    evaluation: Evaluation, force_square: float, consistency_weight: float, contrast_weight: float
-) -> Callable[[Weights, Batch], StepResult]:
+def make_step(evaluation: Evaluation, force_square: float, consistency_weight: float) -> Callable[[Weights, Batch], StepResult]:
     """The step as a function of weights and batch.
 
     Parameters
@@ -132,7 +110,6 @@ def make_step(
     evaluation : of the network
     force_square : mean square of the scaled force for each degree of freedom
     consistency_weight : alpha, the factor of the Fokker–Planck loss
-    contrast_weight : factor of the contrast between molecules
     """
 
     def step(weights: Weights, batch: Batch) -> StepResult:
@@ -143,16 +120,13 @@ def make_step(
         freedom = Space(batch.molecule.mask(x.dtype)).degrees_of_freedom
         scores, loss = evaluation.match(weights, x, log_snr, batch.molecule, target, 2 / (n * freedom * variance))
         losses = score_matching_loss(scores, target, variance, freedom)
-        consistency = contrast = losses.new_zeros(())
+        consistency = losses.new_zeros(())
         if batch.consistency is not None:
             consistency = _consistency_loss(evaluation, weights, batch.consistency)
             loss = loss + consistency_weight * consistency
-        if batch.contrast is not None:
-            contrast = _contrast_loss(evaluation, weights, batch.contrast)
-            loss = loss + contrast_weight * contrast
         gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
         k = n // 2
-        return StepResult([g.detach() for g in gradients], losses[:k].mean(), losses[k:].mean(), consistency.detach(), contrast.detach())
+        return StepResult([g.detach() for g in gradients], losses[:k].mean(), losses[k:].mean(), consistency.detach())
 
     return step
 
@@ -161,8 +135,8 @@ def in_halves(step: Callable[[Weights, Batch], StepResult]) -> Callable[[Weights
     """The step as the mean of two, at the same time where torch has two threads, if the batch can be halved."""
 
     def together(weights: Weights, batch: Batch) -> StepResult:
-        terms = [q.samples for q in (batch.consistency, batch.contrast) if q is not None]
-        if any(n % 2 for n in (len(batch.denoising.positions) // 2, *(len(q.positions) for q in terms))):
+        counts = [len(batch.denoising.positions) // 2] + ([] if batch.consistency is None else [len(batch.consistency.samples.positions)])
+        if any(n % 2 for n in counts):
             return step(weights, batch)
         first, second = concurrently(lambda k: step(weights, _every_other(batch, k)), range(2))
         gradients = [0.5 * (a + b) for a, b in zip(first.gradients, second.gradients, strict=True)]
@@ -184,20 +158,8 @@ def _every_other(batch: Batch, k: int) -> Batch:
     if consistency is not None:
         samples, directions, molecule = consistency
         consistency = Consistency(of(samples), directions[:, k::2], MoleculeBatch(*map(half, molecule)))
-    contrast = batch.contrast
-    if contrast is not None:
-        contrast = Contrast(of(contrast.samples), *(MoleculeBatch(*map(half, q)) for q in contrast[1:]))
     forces = None if batch.forces is None else half(batch.forces)
-    return Batch(of(batch.denoising), forces, MoleculeBatch(*map(half, batch.molecule)), consistency, contrast)
-
-
-def _contrast_loss(evaluation: Evaluation, weights: Weights, batch: Contrast) -> Tensor:
-    """Cross entropy of telling the sample's molecule from the other one, in nats."""
-    samples, molecule, other = batch
-    x, log_snr = add_noise(*samples), samples.log_snr
-    both = MoleculeBatch(*(torch.cat(q) for q in zip(molecule, other, strict=True)))
-    own, others = evaluation.energy(weights, torch.cat([x, x]), log_snr.repeat(2), both).chunk(2)
-    return torch.nn.functional.softplus(own - others).mean()
+    return Batch(of(batch.denoising), forces, MoleculeBatch(*map(half, batch.molecule)), consistency)
 
 
 def _consistency_loss(evaluation: Evaluation, weights: Weights, batch: Consistency) -> Tensor:

@@ -29,7 +29,7 @@ from scoremd.training.step import Batch, BatchSource, StepResult, in_halves, mak
 
 LOG = "metrics.csv"
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
-_COLUMNS = ("expert", "step", "loss_middle", "loss_logarithmic", "fokker_planck", "contrast", "learning_rate")
+_COLUMNS = ("expert", "step", "loss_middle", "loss_logarithmic", "fokker_planck", "learning_rate")
 
 
 def learning_rate_factor(fraction: float) -> float:
@@ -80,14 +80,13 @@ class Expert:
             config.times_of_training[number],
             config.batch,
             config.fokker_planck if consistent else None,
-            config.contrast if config.contrast.weight > 0 else None,
             generator,
         )
         self.state = RunState(dict(self.network.named_parameters()), config.learning_rate, generator)
         self.step_function = self._make_step(AsWritten(self.network))
 
     def _make_step(self, evaluation: Evaluation) -> Callable[[Weights, Batch], StepResult]:
-        return make_step(evaluation, self.source.data.force_square, self.config.fokker_planck.weight, self.config.contrast.weight)
+        return make_step(evaluation, self.source.data.force_square, self.config.fokker_planck.weight)
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -108,7 +107,7 @@ class Expert:
         self.source.generator.set_state(before)
 
     def advance(self) -> Tensor:
-        """One optimiser step; its losses, middle, logarithmic, Fokker–Planck and contrast, and the norm of its gradient, (5,)."""
+        """One optimiser step; its losses, middle, logarithmic and Fokker–Planck, and the norm of its gradient, (4,)."""
         state, config = self.state, self.config
         result = self.step_function(self.parameters, self.source.draw())
         for p, gradient in zip(state.parameters.values(), result.gradients, strict=True):

@@ -9,7 +9,7 @@ from scoremd.nn.molecule import MoleculeBatch
 from scoremd.systems import find_system
 from scoremd.training import evaluation
 from scoremd.training.evaluation import AsWritten, CannotCompileError, InLanes
-from scoremd.training.step import Batch, Contrast, Noised, in_halves, make_step
+from scoremd.training.step import Batch, Noised, in_halves, make_step
 from tests.training.test_dataset import description
 
 
@@ -87,8 +87,8 @@ def test_halves_of_a_batch_do_not_disturb_each_other(network, compiled):
     """Threads that put weights into one module would get each other's."""
     x, levels, molecule, generator = batch(32)
     eps = torch.randn(32, 10, 3, generator=generator)
-    whole = Batch(Noised(x, eps, levels), None, molecule, None, Contrast(Noised(x, eps, levels), molecule, molecule))
-    step = make_step(compiled, float("inf"), 0.0, 1.0)
+    whole = Batch(Noised(x, eps, levels), None, molecule, None)
+    step = make_step(compiled, float("inf"), 0.0)
     weights = dict(network.named_parameters())
     expected = step(weights, whole)
     torch.set_num_threads(2)

@@ -1,18 +1,15 @@
 """The step of a batch of different molecules: each counts as if it were alone."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
 from scoremd.diffusion.schedule import SCHEDULES
-from scoremd.nn.molecule import MoleculeBatch
 from scoremd.systems import find_system
-from scoremd.training.config import ContrastConfig, FokkerPlanckConfig
+from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import read_ensembles, training_set
 from scoremd.training.evaluation import AsWritten
-from scoremd.training.step import Batch, BatchSource, Consistency, Contrast, Noised, _contrast_loss, in_halves, make_step
+from scoremd.training.step import Batch, BatchSource, Consistency, in_halves, make_step
 from tests.models import dipeptide_folder
 from tests.training.test_dataset import CB, description
 
@@ -29,8 +26,8 @@ def samples(data, tmp_path, model):
 
 
 def source(samples, seed, batch=8, fraction=0.5):
-    term, contrast = FokkerPlanckConfig(weight=1.0, fraction=fraction), ContrastConfig(weight=1.0, fraction=1.0)
-    return BatchSource(samples, SCHEDULES["vp"](), (0.0, 1.0), batch, term, contrast, torch.Generator().manual_seed(seed))
+    term = FokkerPlanckConfig(weight=1.0, fraction=fraction)
+    return BatchSource(samples, SCHEDULES["vp"](), (0.0, 1.0), batch, term, torch.Generator().manual_seed(seed))
 
 
 def double(q):
@@ -57,13 +54,12 @@ def alone(batch, k):
         Consistency(
             only(batch.consistency.samples, second), batch.consistency.directions[:, second], only(batch.consistency.molecule, second)
         ),
-        Contrast(*(only(q, first) for q in batch.contrast)),
     )
 
 
 def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
     network = model.make_network(samples.pair_statistics).double()
-    step = make_step(AsWritten(network), samples.force_square, 0.3, 0.7)
+    step = make_step(AsWritten(network), samples.force_square, 0.3)
     parameters = dict(network.named_parameters())
     batch = double(source(samples, 1, fraction=1.0).draw())
     # both molecules are in both terms, in different orders
@@ -73,7 +69,6 @@ def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
     together = step(parameters, batch)
     parts = [step(parameters, alone(batch, k)) for k in range(8)]
     torch.testing.assert_close(together.fokker_planck, torch.stack([p.fokker_planck for p in parts]).mean(), rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(together.contrast, torch.stack([p.contrast for p in parts]).mean(), rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(together.middle, torch.stack([p.logarithmic for p in parts[:4]]).mean(), rtol=1e-8, atol=1e-8)
     for k, gradient in enumerate(together.gradients):
         expected = torch.stack([p.gradients[k] for p in parts]).mean(0)
@@ -83,7 +78,7 @@ def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
 @pytest.mark.parametrize(("size", "fraction", "calls"), [(8, 0.5, 2), (8, 0.125, 1), (6, 0.5, 1)])
 def test_halves_of_a_batch_are_as_good_as_the_whole(samples, model, size, fraction, calls):
     network = model.make_network(samples.pair_statistics).double()
-    step, seen = make_step(AsWritten(network), samples.force_square, 0.3, 0.7), []
+    step, seen = make_step(AsWritten(network), samples.force_square, 0.3), []
 
     def watched(weights, part):
         seen.append(len(part.denoising.positions))
@@ -103,7 +98,7 @@ def test_a_gpu_gives_the_gradients_of_the_cpu(samples, model):
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         network = model.make_network(samples.pair_statistics).to(device)
-        step = make_step(AsWritten(network), samples.force_square, 0.3, 0.7)
+        step = make_step(AsWritten(network), samples.force_square, 0.3)
         gradients.append([g.cpu() for g in step(dict(network.named_parameters()), moved(batch, device)).gradients])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)
 
@@ -112,60 +107,13 @@ def test_a_gpu_gives_the_gradients_of_the_cpu(samples, model):
 def test_batches_are_drawn_on_the_device_of_the_samples(samples):
     on_gpu = samples.to(torch.device("cuda"))
     term = FokkerPlanckConfig(weight=1.0, fraction=0.5)
-    batch = BatchSource(
-        on_gpu, SCHEDULES["vp"](), (0.0, 1.0), 8, term, ContrastConfig(weight=1.0), torch.Generator("cuda").manual_seed(1)
-    ).draw()
+    batch = BatchSource(on_gpu, SCHEDULES["vp"](), (0.0, 1.0), 8, term, torch.Generator("cuda").manual_seed(1)).draw()
     assert all(q.is_cuda for q in tree_leaves(batch))
-
-
-class Gaussians:
-    """An evaluation of centred normal densities whose widths the residue of the first bead names; `shift` is added to one's energy."""
-
-    def energy(self, weights, x, log_snr, molecule):
-        alpha2, sigma2 = torch.sigmoid(2 * log_snr), torch.sigmoid(-2 * log_snr)
-        first = molecule.residue[:, 0] == 1
-        variance = alpha2 * torch.where(first, 0.4, 0.8) + sigma2
-        return (x**2).sum((1, 2)) / (2 * variance) + 1.5 * torch.log(variance) + torch.where(first, 0.0, weights["shift"])
-
-
-def test_contrast_is_least_for_the_densities_themselves():
-    n, generator = 400_000, torch.Generator().manual_seed(3)
-    residue = torch.randint(1, 3, (n, 1), generator=generator)
-    x = torch.where(residue == 1, 0.4, 0.8).sqrt()[..., None] * torch.randn(n, 1, 3, generator=generator)
-    one, two = (MoleculeBatch(torch.ones_like(q), q, torch.zeros(n, 1, 1, dtype=torch.long)) for q in (residue, 3 - residue))
-    levels = torch.rand(n, generator=generator) * 4 - 0.5
-    contrast = Contrast(Noised(x, torch.randn(n, 1, 3, generator=generator), levels), one, two)
-    slopes = []
-    for shift in (0.0, 0.1, -0.1):
-        weights = {"shift": torch.tensor(shift, requires_grad=True)}
-        loss = _contrast_loss(Gaussians(), weights, contrast)
-        slopes.append(float(torch.autograd.grad(loss, weights["shift"])[0]))
-    assert abs(slopes[0]) < 2e-3  # 3 standard errors of at most 0.5 / sqrt(n)
-    assert slopes[1] > 0.01
-    assert slopes[2] < -0.01
-
-
-def test_pairs_have_the_same_beads_and_come_as_often_as_their_frames(samples):
-    samples = dataclasses.replace(samples, molecules=MoleculeBatch(*(torch.cat([q, q, q[:1]]) for q in samples.molecules)))
-    index = torch.arange(len(samples.index)) % 5
-    samples = dataclasses.replace(samples, index=index, kinds=torch.tensor([0, 1, 0, 1, 0]))
-    molecules = samples.molecules._replace(residue=samples.molecules.residue + 100 * torch.arange(5)[:, None])
-    samples = dataclasses.replace(samples, molecules=molecules)
-    x, one, two = samples.draw_pairs(30_000, torch.Generator().manual_seed(0))
-    first, second = (q.residue.max(1).values // 100 for q in (one, two))
-    assert torch.equal(samples.kinds[first], samples.kinds[second])
-    place = {tuple(q.flatten().tolist()): k for q, k in zip(samples.positions, index.tolist(), strict=True)}
-    assert [place[tuple(q.flatten().tolist())] for q in x[:100]] == first[:100].tolist()
-    frames = torch.bincount(index, minlength=5).double()
-    share = torch.stack([frames[k] / frames[samples.kinds == samples.kinds[k]].sum() for k in range(5)])
-    seen = torch.stack([torch.bincount(second[samples.kinds[first] == k], minlength=5) for k in (0, 1)]).double()
-    seen = (seen / seen.sum(1, keepdim=True)).sum(0)
-    torch.testing.assert_close(seen, share, rtol=0, atol=0.02)
 
 
 def test_where_missing_beads_are_changes_nothing(samples, model):
     network = model.make_network(samples.pair_statistics).double()
-    step = make_step(AsWritten(network), samples.force_square, 0.3, 0.7)
+    step = make_step(AsWritten(network), samples.force_square, 0.3)
     parameters = dict(network.named_parameters())
     batch = double(source(samples, 1, fraction=1.0).draw())
 
@@ -175,8 +123,7 @@ def test_where_missing_beads_are_changes_nothing(samples, model):
         return noised._replace(positions=torch.where(missing, 7.0, noised.positions))
 
     consistency = batch.consistency._replace(samples=shifted(batch.consistency.samples, batch.consistency.molecule))
-    contrast = batch.contrast._replace(samples=shifted(batch.contrast.samples, batch.contrast.molecule))
-    moved = batch._replace(denoising=shifted(batch.denoising, batch.molecule), consistency=consistency, contrast=contrast)
+    moved = batch._replace(denoising=shifted(batch.denoising, batch.molecule), consistency=consistency)
     before, after = step(parameters, batch), step(parameters, moved)
     torch.testing.assert_close(after.fokker_planck, before.fokker_planck)
     torch.testing.assert_close(after.gradients, before.gradients, rtol=1e-6, atol=1e-8)
