@@ -32,10 +32,17 @@ class MoleculeEncoder(nn.Module):
     ----------
     scalars, radial_width, torsion_width : sizes of the features that are added to, `scalars` also of the inputs
     width : of the perceptrons
+    torsion_beads : (group, torsion) a bead of each torsion
+    n_beads : number of beads
     """
 
-    def __init__(self, scalars: int, radial_width: int, torsion_width: int, width: int) -> None:
+    torsion_mean: Tensor
+
+    def __init__(self, scalars: int, radial_width: int, torsion_width: int, width: int, torsion_beads: Tensor, n_beads: int) -> None:
         super().__init__()
+        # as a matrix: gathers would cost scatters in the gradient
+        mean = torch.nn.functional.one_hot(torsion_beads, n_beads).float().mean(1).T if len(torsion_beads) else torch.zeros(n_beads, 0)
+        self.register_buffer("torsion_mean", mean, persistent=False)
         self.own = nn.Sequential(nn.Linear(scalars, width), nn.SiLU(), nn.Linear(width, width))
         self.mix = nn.Sequential(nn.Linear(2 * width + scalars, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.bead = nn.Linear(width, scalars)
@@ -49,7 +56,7 @@ class MoleculeEncoder(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, kind: Tensor, mask: Tensor, time: Tensor, table: PairTable, torsion_beads: Tensor) -> Encoding:
+    def forward(self, kind: Tensor, mask: Tensor, time: Tensor, table: PairTable) -> Encoding:
         """Encode molecules.
 
         Parameters
@@ -58,7 +65,6 @@ class MoleculeEncoder(nn.Module):
         mask : (batch or 1, bead)
         time : (batch or 1, scalars)
         table : of pairs
-        torsion_beads : (group, torsion) a bead of each torsion
         """
         own = self.own(kind) * mask[..., None]
         molecule = own.sum(1, keepdim=True) / mask.sum(1)[:, None, None]
@@ -70,6 +76,6 @@ class MoleculeEncoder(nn.Module):
         return Encoding(
             self.bead(h),
             term[:, None] + partners(term, table) + product,
-            self.torsion(h[:, torsion_beads].mean(2)),
+            self.torsion((h.transpose(1, 2) @ self.torsion_mean).transpose(1, 2)),
             self.molecule(whole),
         )

@@ -6,7 +6,8 @@ constant. The density of centred beads departs from the standard normal by terms
 output stays of order one, and E is exactly the Gaussian's as lambda -> -inf. The prior is the Gaussian limit and the springs of stiff
 pairs, convolved with the noise.
 
-Noise level and molecule enter through a `Context`, made once for each of them; the energy is then a function of it and the coordinates.
+Noise level and molecule are looked up first (`Given`); the energy is then a function of real numbers alone. Of those, what does not
+depend on the coordinates makes a `Context`.
 """
 
 from typing import Any, NamedTuple
@@ -20,8 +21,8 @@ from scoremd.nn.interaction import Features, InteractionBlock
 from scoremd.nn.molecule import MoleculeBatch, remove_centre
 from scoremd.nn.noise_level import signal_and_noise
 from scoremd.nn.pairs import PairTable, pair_table, partners
-from scoremd.nn.radial import Normaliser, RadialFeatures, TimeEmbedding, noised_statistics
-from scoremd.nn.torsion import TorsionContext, TorsionTerm
+from scoremd.nn.radial import Normaliser, RadialFeatures, TimeEmbedding, noised_statistics, time_basis
+from scoremd.nn.torsion import TorsionContext, TorsionGiven, TorsionTerm
 
 #: Pair distances (scaled) beyond which messages fade out, slowly: small molecules are dense.
 ENVELOPE_LENGTH = 6.0
@@ -57,6 +58,30 @@ class NetworkConfig(BaseModel):
     def _without_later_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What came later is left out where there is none of it: descriptions, and hashes of models, stay what they were."""
         return {key: value for key, value in handler(self).items() if key != "encoder_width" or value}
+
+
+class Given(NamedTuple):
+    """What a network looks up of noise levels and molecules, (batch or 1, ...) each: functions of it and coordinates need no indices.
+
+    Attributes
+    ----------
+    log_snr : (batch,)
+    time_basis, level_basis : (batch, 5) functions of the noise level, frozen and not
+    mask : (batch, bead) one for a bead, zero for padding
+    statistics : (batch, offset, bead, 3) of each pair
+    kind : (batch, bead, scalars) embedded bead and residue
+    pair : (batch, offset, bead, radial width) embedded pair
+    torsion : of the local term
+    """
+
+    log_snr: Tensor
+    time_basis: Tensor
+    level_basis: Tensor
+    mask: Tensor
+    statistics: Tensor
+    kind: Tensor
+    pair: Tensor
+    torsion: TorsionGiven | None
 
 
 class Context(NamedTuple):
@@ -106,7 +131,6 @@ class MoleculeEnergy(nn.Module):
     pair_partner: Tensor
     pair_source: Tensor
     pair_weight: Tensor
-    torsion_beads: Tensor
 
     def __init__(
         self,
@@ -137,8 +161,7 @@ class MoleculeEnergy(nn.Module):
             TorsionTerm(torsions, n_beads, n_residue_types, c.scalars, c.torsion_width, achiral=c.achiral) if len(torsions) else None
         )
         width = c.encoder_width
-        self.encoder = MoleculeEncoder(c.scalars, c.radial_width, c.torsion_width, width) if width else None
-        self.register_buffer("torsion_beads", torsions[..., 1], persistent=False)
+        self.encoder = MoleculeEncoder(c.scalars, c.radial_width, c.torsion_width, width, torsions[..., 1], n_beads) if width else None
 
     def forward(self, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
         """Energy in kT, shape (batch,).
@@ -149,23 +172,42 @@ class MoleculeEnergy(nn.Module):
         log_snr : (batch,) or (1,)
         molecule : types, one row for each of the batch or one for all
         """
-        return self.energy(x, self.context(log_snr, molecule))
+        return self.evaluate(x, self.look_up(log_snr, molecule))
 
-    def context(self, log_snr: Tensor, molecule: MoleculeBatch) -> Context:
-        """What the energy at one noise level of one molecule needs besides coordinates; arguments as those of `forward`."""
+    def evaluate(self, x: Tensor, given: Given) -> Tensor:
+        """Energy in kT, shape (batch,), of scaled coordinates x (batch, bead, 3)."""
+        return self._energy(x, self._context(given))
+
+    def look_up(self, log_snr: Tensor, molecule: MoleculeBatch) -> Given:
+        """What `evaluate` is to be given; arguments as those of `forward`."""
         mask = molecule.mask(log_snr.dtype)
+        return Given(
+            log_snr=log_snr,
+            time_basis=self.time.basis(log_snr),
+            level_basis=time_basis(log_snr),
+            mask=mask,
+            statistics=self.pair_statistics[molecule.pair],
+            kind=self.bead(molecule.bead) + self.residue(molecule.residue),
+            pair=self.radial.pair(molecule.pair),
+            torsion=None if self.torsion is None else self.torsion.look_up(molecule.residue, mask),
+        )
+
+    def _context(self, given: Given) -> Context:
+        log_snr, mask, kind = given.log_snr, given.mask, given.kind
         sigma = signal_and_noise(log_snr)[1][:, None, None]
-        mean, deviation, bonded = self.pair_statistics[molecule.pair].unbind(-1)
+        mean, deviation, bonded = given.statistics.unbind(-1)
         mean, inverse_deviation = noised_statistics(mean, deviation, log_snr)
         present = mask[:, None] * partners(mask, self._table) * self.pair_weight
         signal = mean**2 / (mean**2 + 2 * sigma**2)
-        time = self.time(log_snr)
-        kind = self.bead(molecule.bead) + self.residue(molecule.residue)
+        time = self.time(given.time_basis)
         whole = kind.sum(1) / mask.sum(1, keepdim=True)
-        scalar, pair = kind + time[:, None], self.radial.context(molecule.pair, time)
-        torsion = None if self.torsion is None else self.torsion.context(log_snr, molecule.residue, mask, time)
+        scalar, pair = kind + time[:, None], self.radial.context(given.pair, time)
+        torsion = None
+        if self.torsion is not None:
+            assert given.torsion is not None  # as `look_up` makes it
+            torsion = self.torsion.context(given.torsion, log_snr, time)
         if self.encoder is not None:
-            encoding = self.encoder(kind, mask, time, self._table, self.torsion_beads)
+            encoding = self.encoder(kind, mask, time, self._table)
             scalar, pair, whole = scalar + encoding.bead, pair + encoding.pair, whole + encoding.molecule
             torsion = None if torsion is None else torsion._replace(hidden=torsion.hidden + encoding.torsion)
         share = torch.sigmoid(2 * log_snr)
@@ -180,12 +222,10 @@ class MoleculeEnergy(nn.Module):
             torsion=torsion,
             share=share,
             confinement=0.5 * sigma[:, 0, 0] ** 2,
-            normaliser=share * self.normaliser(log_snr, whole),
+            normaliser=share * self.normaliser(given.level_basis, whole),
         )
 
-    def energy(self, x: Tensor, context: Context) -> Tensor:
-        """Energy in kT, shape (batch,), of scaled coordinates x (batch, bead, 3)."""
-        c = context
+    def _energy(self, x: Tensor, c: Context) -> Tensor:
         edge = partners(x, self._table) - x[:, None]
         distance = torch.sqrt((edge * edge).sum(-1) + 1e-6)
         z = (distance - c.mean) * c.inverse_deviation

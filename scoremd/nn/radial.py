@@ -34,10 +34,13 @@ class TimeEmbedding(nn.Module):
         self.frozen_above = frozen_above
         self.mlp = nn.Sequential(nn.Linear(5, width), nn.SiLU(), nn.Linear(width, width))
 
-    def forward(self, log_snr: Tensor) -> Tensor:
-        """(batch or 1,) -> (batch or 1, width)."""
-        lam = log_snr if self.frozen_above is None else freeze(log_snr, self.frozen_above)
-        return self.mlp(time_basis(lam))
+    def basis(self, log_snr: Tensor) -> Tensor:
+        """Functions of what is seen of the time, (batch or 1,) -> (batch or 1, 5)."""
+        return time_basis(log_snr if self.frozen_above is None else freeze(log_snr, self.frozen_above))
+
+    def forward(self, basis: Tensor) -> Tensor:
+        """(batch or 1, 5) -> (batch or 1, width)."""
+        return self.mlp(basis)
 
 
 class Normaliser(nn.Module):
@@ -51,9 +54,8 @@ class Normaliser(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(5 + molecule_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
 
-    def forward(self, log_snr: Tensor, molecule: Tensor) -> Tensor:
-        """Noise (batch or 1,) and mean embedding of the beads (batch or 1, width) -> (batch or 1,)."""
-        basis = time_basis(log_snr)
+    def forward(self, basis: Tensor, molecule: Tensor) -> Tensor:
+        """`time_basis` of the noise (batch or 1, 5) and mean embedding of the beads (batch or 1, width) -> (batch or 1,)."""
         n = max(len(basis), len(molecule))
         return 10 * self.mlp(torch.cat([basis.expand(n, -1), molecule.expand(n, -1)], -1))[..., 0]
 
@@ -102,8 +104,8 @@ class RadialFeatures(nn.Module):
         nn.init.normal_(self.pair.weight, std=1 / math.sqrt(2))
 
     def context(self, pair: Tensor, time: Tensor) -> Tensor:
-        """What pair types (batch or 1, offset, bead) and time (batch or 1, time width) add to the features before the nonlinearity."""
-        return self.pair(pair) + self.time_map(time)[:, None, None] + self.fine_map.bias
+        """What embedded pairs (batch or 1, offset, bead, width) and time (batch or 1, time width) add before the nonlinearity."""
+        return pair + self.time_map(time)[:, None, None] + self.fine_map.bias
 
     def forward(self, z: Tensor, distance: Tensor, context: Tensor) -> Tensor:
         """Features of standardised and bare distances (batch, offset, bead), with the context of each pair."""

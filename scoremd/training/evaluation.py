@@ -1,9 +1,9 @@
 """Energies and scores that losses can be differentiated through, by torch as written or by compiled programs in lanes.
 
-A loss is a function of energies and scores. With dL = sum g dE + sum u . ds its gradient is that of sum g E + u . s with g and u held
-fixed. For score matching, half of w |s - y|^2, u is w (s - y), so its gradient is that of w |s|^2 / 2 - (w y) . s: of the same form but for
-the first term. One program, of coordinates, contexts, w, u and g, serves all losses: it gives the gradient with respect to weights and
-contexts. From there on, contexts being functions of noise levels and molecules alone, torch goes on as usual.
+A loss is a function of energies and scores. With dL = sum g dE + u . ds its gradient is that of sum g E + u . s with g and u held
+fixed. For score matching, half of w |s - y|^2, u is w (s - y), so its gradient is that of w |s|^2 / 2 - (w y) . s: of the same form but
+for the first term. One program, of coordinates, what was looked up, w, u and g, serves all losses: it gives the gradient with respect to
+weights and to what was looked up. From there on, that being embeddings of types alone, torch goes on as usual.
 """
 
 import copy
@@ -110,16 +110,18 @@ class InLanes:
     """
 
     def __init__(self, network: MoleculeEnergy, molecule: MoleculeBatch) -> None:
-        self._context, self._energy = _Method(network, "context"), _Method(network, "energy")
+        self._look_up, self._evaluate = _Method(network, "look_up"), _Method(network, "evaluate")
         weights = {name: q.detach().requires_grad_() for name, q in network.named_parameters()}
         self._level = torch.ones(1)
         one = MoleculeBatch(*(q[:1] for q in molecule))
-        context, self._structure = tree_flatten(self._context(weights, self._level, one))
-        #: which of a context's tensors depend on weights
-        self.trained = [k for k, q in enumerate(context) if q.requires_grad]
+        given, self._structure = tree_flatten(self._look_up(weights, self._level, one))
+        reached = torch.autograd.grad(sum(q.sum() for q in given if q.requires_grad), list(weights.values()), allow_unused=True)
+        self._embeddings = [name for name, q in zip(weights, reached, strict=True) if q is not None]
+        #: which of the tensors that were looked up depend on weights
+        self.trained = [k for k, q in enumerate(given) if q.requires_grad]
         x = torch.randn(1, network.n_beads, 3, generator=torch.Generator().manual_seed(0))
-        self._example = [x, *(q.detach() for q in context)]
-        #: names of the weights that the energy depends on not by way of contexts
+        self._example = [x, *(q.detach() for q in given)]
+        #: names of the weights that the energy depends on not by being looked up
         self.used = list(weights)
         e, s = self._values(*weights.values(), *self._example, create_graph=True)
         reached = torch.autograd.grad(e.sum() + s.sum(), list(weights.values()), allow_unused=True)
@@ -130,23 +132,23 @@ class InLanes:
 
     @functools.cached_property
     def values(self) -> Program:
-        """Coordinates, contexts -> energies, scores."""
+        """Coordinates, lookups -> energies, scores."""
         return _compiled(self._values, self._shared, self._example, 0)
 
     @functools.cached_property
     def energies(self) -> Program:
-        """Coordinates, contexts -> energies."""
+        """Coordinates, lookups -> energies."""
         return _compiled(lambda *q: [self._energies(*q).detach()], self._shared, self._example, 0)
 
     @functools.cached_property
     def energy_gradients(self) -> Program:
-        """g, coordinates, contexts -> gradients of g E by context, by weight."""
+        """g, coordinates, lookups -> gradients of g E by lookup, by weight."""
         return _compiled(self._energy_gradients, self._shared, [torch.ones(1), *self._example], len(self.used))
 
     def _energies(self, *given: Tensor) -> Tensor:
         known = dict(zip(self.used, given, strict=False))
         x, *rest = given[len(self.used) :]
-        return self._energy(known, x, tree_unflatten(rest, self._structure))
+        return self._evaluate(known, x, tree_unflatten(rest, self._structure))
 
     def _energy_gradients(self, *given: Tensor) -> list[Tensor]:
         known = [q.detach().requires_grad_() for q in given[: len(self.used)]]
@@ -159,11 +161,11 @@ class InLanes:
     def _values(self, *given: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
         known = dict(zip(self.used, given, strict=False))
         x, *rest = given[len(self.used) :]
-        context = tree_unflatten(rest, self._structure)
-        return energy_and_score(lambda a, _: self._energy(known, a, context), x, self._level, create_graph=create_graph)
+        looked_up = tree_unflatten(rest, self._structure)
+        return energy_and_score(lambda a, _: self._evaluate(known, a, looked_up), x, self._level, create_graph=create_graph)
 
     def _gradients(self, *given: Tensor) -> list[Tensor]:
-        """Weights, w, u, g, coordinates, contexts -> scores, gradients by context, gradients by weight."""
+        """Weights, w, u, g, coordinates, lookups -> scores, gradients by lookup, gradients by weight."""
         known = [q.detach().requires_grad_() for q in given[: len(self.used)]]
         w, u, g, x, *rest = given[len(self.used) :]
         rest = [q.detach().requires_grad_(k in self.trained) for k, q in enumerate(rest)]
@@ -173,9 +175,9 @@ class InLanes:
         return [s.detach(), *torch.autograd.grad(loss, [*(rest[k] for k in self.trained), *known])]
 
     def _arguments(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> list[Tensor]:
-        """Coordinates, contexts, weights."""
-        context = tree_leaves(self._context(weights, log_snr, molecule))
-        return [x, *(q.expand(len(x), *q.shape[1:]) for q in context), *(weights[name] for name in self.used)]
+        """Coordinates, lookups, weights."""
+        given = tree_leaves(self._look_up({name: weights[name] for name in self._embeddings}, log_snr, molecule))
+        return [x, *(q.expand(len(x), *q.shape[1:]) for q in given), *(weights[name] for name in self.used)]
 
     def energy(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
         """See `Evaluation`."""
@@ -198,10 +200,10 @@ class InLanes:
         return _in_parts(program.bind(*arguments[own:]), [*seeds, *arguments[:own]], totals)
 
     def by_argument(self, found: Sequence[Tensor]) -> list[Tensor | None]:
-        """Gradients of `trained` contexts and `used` weights, for each argument."""
+        """Gradients of `trained` lookups and `used` weights, for each argument."""
         k = len(self.trained)
-        of_context = dict(zip(self.trained, found[:k], strict=True))
-        return [None, *(of_context.get(j) for j in range(len(self._example) - 1)), *found[k:]]
+        of_lookup = dict(zip(self.trained, found[:k], strict=True))
+        return [None, *(of_lookup.get(j) for j in range(len(self._example) - 1)), *found[k:]]
 
 
 class _Energy(torch.autograd.Function):

@@ -132,7 +132,7 @@ def make_step(evaluation: Evaluation, force_square: float, consistency_weight: f
 
 
 def in_halves(step: Callable[[Weights, Batch], StepResult]) -> Callable[[Weights, Batch], StepResult]:
-    """The step as the mean of two, at the same time where torch has two threads, if the batch can be halved."""
+    """The step as the mean of two that two threads take at the same time, if the batch can be halved."""
 
     def together(weights: Weights, batch: Batch) -> StepResult:
         counts = [len(batch.denoising.positions) // 2] + ([] if batch.consistency is None else [len(batch.consistency.samples.positions)])

@@ -103,7 +103,7 @@ class Expert:
             with contextlib.suppress(CannotCompileError):  # the reason was logged
                 step = self._make_step(InLanes(self.network, batch.molecule))
                 step(self.parameters, batch)  # compiles what it needs, which threads could not at the same time
-                self.step_function = in_halves(step)
+                self.step_function = in_halves(step) if self.config.threads > 1 else step
         self.source.generator.set_state(before)
 
     def advance(self) -> Tensor:
