@@ -1,4 +1,4 @@
-"""Compiled training steps: functions of tensors traced through their gradients and compiled for one set of shapes, ahead of time.
+"""Functions of tensors, such as training steps of toys, traced through their gradients and compiled for one set of shapes, ahead of time.
 
 `torch.compile` does not differentiate twice; tracing the whole function, gradients included, gives one flat graph that it can compile. It
 is compiled to a library without Python inside (AOTInductor): for molecules of a few beads Python costs more than arithmetic. Without a

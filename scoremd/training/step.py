@@ -17,6 +17,10 @@ from scoremd.training.dataset import TrainingSet
 from scoremd.training.evaluation import Evaluation, Weights
 
 
+#: Batches of fewer samples are not halved: what a step costs whatever its size would be paid twice.
+SMALLEST_HALVED = 256
+
+
 class Noised(NamedTuple):
     """Samples with the noise that is to be added: (n, slot, 3), (n, slot, 3), (n,)."""
 
@@ -132,11 +136,11 @@ def make_step(evaluation: Evaluation, force_square: float, consistency_weight: f
 
 
 def in_halves(step: Callable[[Weights, Batch], StepResult]) -> Callable[[Weights, Batch], StepResult]:
-    """The step as the mean of two that two threads take at the same time, if the batch can be halved."""
+    """The step as the mean of two that two threads take at the same time, if the batch is large and can be halved."""
 
     def together(weights: Weights, batch: Batch) -> StepResult:
         counts = [len(batch.denoising.positions) // 2] + ([] if batch.consistency is None else [len(batch.consistency.samples.positions)])
-        if any(n % 2 for n in counts):
+        if len(batch.denoising.positions) < SMALLEST_HALVED or any(n % 2 for n in counts):
             return step(weights, batch)
         first, second = concurrently(lambda k: step(weights, _every_other(batch, k)), range(2))
         gradients = [0.5 * (a + b) for a, b in zip(first.gradients, second.gradients, strict=True)]

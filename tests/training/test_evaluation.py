@@ -8,6 +8,7 @@ import torch
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.systems import find_system
 from scoremd.training import evaluation
+from scoremd.training import step as step_module
 from scoremd.training.evaluation import AsWritten, CannotCompileError, InLanes
 from scoremd.training.step import Batch, Noised, in_halves, make_step
 from tests.training.test_dataset import description
@@ -83,8 +84,9 @@ def test_gradients_do_not_depend_on_threads(network, compiled):
 
 
 @pytest.mark.compiled
-def test_halves_of_a_batch_do_not_disturb_each_other(network, compiled):
+def test_halves_of_a_batch_do_not_disturb_each_other(network, compiled, monkeypatch):
     """Threads that put weights into one module would get each other's."""
+    monkeypatch.setattr(step_module, "SMALLEST_HALVED", 2)
     x, levels, molecule, generator = batch(32)
     eps = torch.randn(32, 10, 3, generator=generator)
     whole = Batch(Noised(x, eps, levels), None, molecule, None)
