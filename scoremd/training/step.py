@@ -16,7 +16,6 @@ from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import TrainingSet
 from scoremd.training.evaluation import Evaluation, Weights
 
-
 #: Batches of fewer samples are not halved: what a step costs whatever its size would be paid twice.
 SMALLEST_HALVED = 256
 
