@@ -225,8 +225,6 @@ def _summands(node: fx.Node) -> list[tuple[fx.Node, Callable[[Tensor], Tensor]]]
         return [(a[0], lambda q: q.reshape(_shape(a[0])))]
     if node.target is aten.permute.default:
         return [(a[0], lambda q: q.permute(np.argsort(a[1]).tolist()))]
-    if node.target is aten.t.default:
-        return [(a[0], lambda q: q.t())]
     if node.target is aten.slice_scatter.default and a[0].target is aten.full.default and a[0].args[1] == 0:
         return [(a[1], lambda q: aten.slice.Tensor(q, *a[2:]))]
     return None
