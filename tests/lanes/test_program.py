@@ -54,12 +54,13 @@ def of_weights(w, b, x, factor):
 @pytest.mark.parametrize(("rows", "width"), [(1, 9), (3, 12), (5, 7)])
 @pytest.mark.parametrize("molecules", [16, 48])
 def test_totals_are_sums_over_molecules(rows, width, molecules):
+    torch.manual_seed(molecules + rows)
     w, b = torch.randn(width, 5), torch.randn(width)
     x, factor = torch.randn(molecules, rows, 4), torch.randn(molecules)
     bound = compile_program(of_weights, [w, b], [x[:1], factor[:1]], totals=2).bind(w, b)
     expected = of_weights(*(q.double() for q in (w, b, x, factor)))
     for a, c in zip(bound(x, factor), expected, strict=True):
-        torch.testing.assert_close(a, c.float(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(a, c.float(), rtol=1e-4, atol=1e-5 * float(c.detach().abs().max()))  # sums of terms that cancel
     with pytest.raises(ValueError, match="compiled for"):
         bound(x, factor[:5])
 
