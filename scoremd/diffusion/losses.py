@@ -10,10 +10,8 @@ every noise level. Without forces A is infinite, w = 0, and the loss is sigma^2 
 import torch
 from torch import Tensor
 
-from scoremd.diffusion.schedule import SMALLEST_TIME, Schedule
+from scoremd.diffusion.schedule import SMALLEST_TIME
 from scoremd.nn.noise_level import signal_and_noise
-
-_MIDDLE, _SPREAD = 1.25, 1.5
 
 
 def stratified(n: int, generator: torch.Generator | None) -> Tensor:
@@ -29,21 +27,6 @@ def draw_times(n: int, t_range: tuple[float, float], generator: torch.Generator 
     uniform = stratified(k, generator)
     logarithmic = stratified(n - k, generator)
     return torch.cat([low + (high - low) * uniform, low * (high / low) ** logarithmic])
-
-
-def draw_levels(n: int, schedule: Schedule, t_range: tuple[float, float], generator: torch.Generator | None) -> Tensor:
-    """Half log signal-to-noise ratios for n samples at times in `t_range`, (n,): half normal, half log-uniform in time, each stratified.
-
-    The normal half (mean 1.25, standard deviation 1.5, what is outside of the range left out) is where basins part: at more noise there
-    is nothing to learn, at less their weights no longer show. The log-uniform half sees stiff bonds at all noise levels.
-    """
-    low, high = max(t_range[0], SMALLEST_TIME), t_range[1]
-    k, device = n // 2, None if generator is None else generator.device
-    ends = schedule.log_snr(torch.tensor([high, low], dtype=torch.float64, device=device))
-    share = torch.special.ndtr((ends - _MIDDLE) / _SPREAD)
-    middle = _MIDDLE + _SPREAD * torch.special.ndtri(share[0] + (share[1] - share[0]) * stratified(k, generator))
-    logarithmic = schedule.log_snr(low * (high / low) ** stratified(n - k, generator).double())
-    return torch.cat([middle.clamp(float(ends[0]), float(ends[1])), logarithmic]).float()
 
 
 def add_noise(x0: Tensor, eps: Tensor, log_snr: Tensor) -> Tensor:

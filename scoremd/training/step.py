@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scoremd.diffusion.fokker_planck import basis_points, residual
-from scoremd.diffusion.losses import add_noise, draw_levels, mixed_target, score_matching_loss, stratified
+from scoremd.diffusion.losses import add_noise, draw_times, mixed_target, score_matching_loss, stratified
 from scoremd.diffusion.schedule import Schedule
 from scoremd.diffusion.space import Space
 from scoremd.nn.molecule import MoleculeBatch
@@ -54,10 +54,10 @@ class Batch(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Gradients by parameter, mean loss of the normal and log-uniform half of the noise levels, Fokker–Planck loss."""
+    """Gradients by parameter, mean loss of the uniform and log-uniform half of the times, Fokker–Planck loss."""
 
     gradients: list[Tensor]
-    middle: Tensor
+    uniform: Tensor
     logarithmic: Tensor
     fokker_planck: Tensor
 
@@ -91,7 +91,7 @@ class BatchSource:
         g = self.generator
         x, forces, molecule = self.data.draw(self.batch, g)
         space = Space(molecule.mask(x.dtype))
-        log_snr = draw_levels(self.batch, self.schedule, self.time_range, g)
+        log_snr = self.schedule.log_snr(draw_times(self.batch, self.time_range, g).double()).float()
         denoising = Noised(x, space.noise(self.batch, g), log_snr)
         consistency = None if self.fokker_planck is None else self._consistency(self.fokker_planck)
         return Batch(denoising, forces, molecule, consistency)
@@ -149,7 +149,7 @@ def in_halves(step: Callable[[Weights, Batch], StepResult]) -> Callable[[Weights
 
 
 def _every_other(batch: Batch, k: int) -> Batch:
-    """Samples k, k + 2, ...: of both halves of the noise levels alike."""
+    """Samples k, k + 2, ...: of both halves of the times alike."""
 
     def half(q: Tensor) -> Tensor:
         return q[k::2] if len(q) > 1 else q  # one row of types stands for all

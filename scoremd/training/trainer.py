@@ -29,7 +29,7 @@ from scoremd.training.step import Batch, BatchSource, StepResult, in_halves, mak
 
 LOG = "metrics.csv"
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
-_COLUMNS = ("expert", "step", "loss_middle", "loss_logarithmic", "fokker_planck", "learning_rate")
+_COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "fokker_planck", "learning_rate")
 
 
 def learning_rate_factor(fraction: float) -> float:
@@ -107,7 +107,7 @@ class Expert:
         self.source.generator.set_state(before)
 
     def advance(self) -> Tensor:
-        """One optimiser step; its losses, middle, logarithmic and Fokker–Planck, and the norm of its gradient, (4,)."""
+        """One optimiser step; its losses, uniform, logarithmic and Fokker–Planck, and the norm of its gradient, (4,)."""
         state, config = self.state, self.config
         result = self.step_function(self.parameters, self.source.draw())
         for p, gradient in zip(state.parameters.values(), result.gradients, strict=True):

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from scoremd.diffusion.losses import add_noise, draw_levels, draw_times, mean_square_force, mixed_target, score_matching_loss
-from scoremd.diffusion.schedule import SCHEDULES
+from scoremd.diffusion.losses import add_noise, draw_times, mean_square_force, mixed_target, score_matching_loss
 from scoremd.nn.score import energy_and_score
 
 D = torch.tensor([2.0], dtype=torch.float64)
@@ -94,29 +93,6 @@ def test_times_are_stratified(generator):
         logarithmic = (t[20:] / 0.1).log() / torch.tensor(6.0).log()
         for half in (uniform, logarithmic):
             assert torch.equal(torch.histc(half, 10, 0, 1), torch.full((10,), 2.0))
-
-
-@pytest.mark.parametrize("name", list(SCHEDULES))
-def test_levels_are_half_normal_half_logarithmic(generator, name):
-    schedule = SCHEDULES[name]()
-    first, second = draw_levels(20_001, schedule, (0.0, 1.0), generator).split([10_000, 10_001])
-    ends = schedule.log_snr(torch.tensor([1.0, 1e-5], dtype=torch.float64))
-    times = torch.from_numpy(schedule.time(second.double().numpy()))
-    assert float(times.log10().mean()) == pytest.approx(-2.5, abs=2e-3)
-    share = torch.special.ndtr((ends - 1.25) / 1.5)
-    uniform = (torch.special.ndtr((first.double() - 1.25) / 1.5) - share[0]) / (share[1] - share[0])
-    assert torch.equal(torch.histc(uniform, 100, 0, 1), torch.full((100,), 100.0, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("times", [(0.0, 0.006), (0.006, 1.0), (0.9, 1.0), (1e-5, 2e-5)])
-def test_levels_are_within_their_range(generator, times):
-    schedule = SCHEDULES["vp"]()
-    found = torch.cat([draw_levels(41, schedule, times, generator) for _ in range(10)])
-    low, high = schedule.log_snr(torch.tensor(times[::-1], dtype=torch.float64).clamp(min=1e-5)).float()
-    assert torch.isfinite(found).all()
-    assert found.min() >= low - 1e-5
-    assert found.max() <= high + 1e-5
-    assert found.max() - found.min() > 0.8 * (high - low)
 
 
 def test_one_time_alone(generator):
