@@ -150,29 +150,33 @@ class InLanes:
         x, *rest = given[len(self.used) :]
         return self._evaluate(known, x, tree_unflatten(rest, self._structure))
 
-    def _energy_gradients(self, *given: Tensor) -> list[Tensor]:
-        known = [q.detach().requires_grad_() for q in given[: len(self.used)]]
-        g, x, *rest = given[len(self.used) :]
-        rest = [q.detach().requires_grad_(k in self.trained) for k, q in enumerate(rest)]
-        with torch.enable_grad():
-            loss = (g * self._energies(*known, x, *rest)).sum()
-        return list(torch.autograd.grad(loss, [*(rest[k] for k in self.trained), *known], materialize_grads=True))
-
     def _values(self, *given: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
-        known = dict(zip(self.used, given, strict=False))
-        x, *rest = given[len(self.used) :]
-        looked_up = tree_unflatten(rest, self._structure)
-        return energy_and_score(lambda a, _: self._evaluate(known, a, looked_up), x, self._level, create_graph=create_graph)
+        k = len(self.used)
+        return energy_and_score(
+            lambda a, _: self._energies(*given[:k], a, *given[k + 1 :]), given[k], self._level, create_graph=create_graph
+        )
+
+    def _leaves(self, given: Sequence[Tensor], seeds: int) -> tuple[list[Tensor], list[Tensor], Sequence[Tensor]]:
+        """Arguments of `_values`, those that gradients are taken by, and seeds, of weights, seeds, coordinates and lookups."""
+        k = len(self.used)
+        known = [q.detach().requires_grad_() for q in given[:k]]
+        x, *rest = given[k + seeds :]
+        rest = [q.detach().requires_grad_(j in self.trained) for j, q in enumerate(rest)]
+        return [*known, x, *rest], [*(rest[j] for j in self.trained), *known], given[k : k + seeds]
+
+    def _energy_gradients(self, *given: Tensor) -> list[Tensor]:
+        arguments, leaves, (g,) = self._leaves(given, 1)
+        with torch.enable_grad():
+            loss = (g * self._energies(*arguments)).sum()
+        return list(torch.autograd.grad(loss, leaves, materialize_grads=True))
 
     def _gradients(self, *given: Tensor) -> list[Tensor]:
         """Weights, w, u, g, coordinates, lookups -> scores, gradients by lookup, gradients by weight."""
-        known = [q.detach().requires_grad_() for q in given[: len(self.used)]]
-        w, u, g, x, *rest = given[len(self.used) :]
-        rest = [q.detach().requires_grad_(k in self.trained) for k, q in enumerate(rest)]
-        e, s = self._values(*known, x, *rest, create_graph=True)
+        arguments, leaves, (w, u, g) = self._leaves(given, 3)
+        e, s = self._values(*arguments, create_graph=True)
         with torch.enable_grad():
             loss = (g * e + 0.5 * w * (s * s).sum((1, 2)) + (u * s).sum((1, 2))).sum()
-        return [s.detach(), *torch.autograd.grad(loss, [*(rest[k] for k in self.trained), *known])]
+        return [s.detach(), *torch.autograd.grad(loss, leaves)]
 
     def _arguments(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> list[Tensor]:
         """Coordinates, lookups, weights."""
