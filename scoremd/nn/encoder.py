@@ -15,14 +15,23 @@ _PRODUCTS = 16
 
 
 class Encoding(NamedTuple):
-    """What is added to features of beads (batch or 1, bead, scalars), pairs (..., offset, bead, radial width), groups of torsions (...,
-    group, torsion width) and of the molecule as a whole (batch or 1, scalars).
+    """What the molecule does to features.
+
+    Attributes
+    ----------
+    bead, pair, torsion, molecule : what is added to features of beads (batch or 1, bead, scalars), pairs (..., offset, bead, radial width),
+        groups of torsions (..., group, torsion width) and of the molecule as a whole (batch or 1, scalars)
+    gates, read_out, torsions : factors of hidden features: of each layer's gates and of the read-out (batch or 1, bead, width of the hidden
+        layer), and of each hidden layer of the local term (batch or 1, group, width of the hidden layer)
     """
 
     bead: Tensor
     pair: Tensor
     torsion: Tensor
     molecule: Tensor
+    gates: tuple[Tensor, ...]
+    read_out: Tensor
+    torsions: tuple[Tensor, ...]
 
 
 class MoleculeEncoder(nn.Module):
@@ -30,7 +39,9 @@ class MoleculeEncoder(nn.Module):
 
     Parameters
     ----------
-    scalars, radial_width, torsion_width : sizes of the features that are added to, `scalars` also of the inputs
+    scalars, radial_width : sizes of the features that are added to, `scalars` also of the inputs
+    torsion_widths : of the hidden layers of the local term
+    gate_width, layers : hidden features of the gates of each layer, and number of layers
     width : of the perceptrons
     torsion_beads : (group, torsion) a bead of each torsion
     n_beads : number of beads
@@ -38,8 +49,19 @@ class MoleculeEncoder(nn.Module):
 
     torsion_mean: Tensor
 
-    def __init__(self, scalars: int, radial_width: int, torsion_width: int, width: int, torsion_beads: Tensor, n_beads: int) -> None:
+    def __init__(
+        self,
+        scalars: int,
+        radial_width: int,
+        torsion_widths: tuple[int, ...],
+        gate_width: int,
+        layers: int,
+        width: int,
+        torsion_beads: Tensor,
+        n_beads: int,
+    ) -> None:
         super().__init__()
+        self.bead_splits, self.torsion_splits = [*[gate_width] * layers, scalars], list(torsion_widths)
         # as a matrix: gathers would cost scatters in the gradient
         mean = torch.nn.functional.one_hot(torsion_beads, n_beads).float().mean(1).T if len(torsion_beads) else torch.zeros(n_beads, 0)
         self.register_buffer("torsion_mean", mean, persistent=False)
@@ -50,9 +72,13 @@ class MoleculeEncoder(nn.Module):
         self.pair_sum = nn.Linear(width, radial_width)
         self.pair_factor = nn.Linear(width, _PRODUCTS)
         self.pair_product = nn.Linear(_PRODUCTS, radial_width)
-        self.torsion = nn.Linear(width, torsion_width)
+        self.torsion = nn.Linear(width, torsion_widths[0])
         self.molecule = nn.Linear(width, scalars)
-        for layer in (self.bead, self.pair_sum, self.pair_product, self.torsion, self.molecule):
+        self.bead_factor = nn.Linear(width, sum(self.bead_splits))
+        self.torsion_factor = nn.Linear(width, sum(torsion_widths))
+        for layer in (
+            self.bead, self.pair_sum, self.pair_product, self.torsion, self.molecule, self.bead_factor, self.torsion_factor,
+        ):  # fmt: skip
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -73,9 +99,14 @@ class MoleculeEncoder(nn.Module):
         term, factor = self.pair_sum(h), self.pair_factor(h)
         product = self.pair_product(factor[:, None] * partners(factor, table))
         whole = (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        groups = (h.transpose(1, 2) @ self.torsion_mean).transpose(1, 2)
+        *gates, read_out = (1 + self.bead_factor(h)).split(self.bead_splits, -1)
         return Encoding(
             self.bead(h),
             term[:, None] + partners(term, table) + product,
-            self.torsion((h.transpose(1, 2) @ self.torsion_mean).transpose(1, 2)),
+            self.torsion(groups),
             self.molecule(whole),
+            tuple(gates),
+            read_out,
+            (1 + self.torsion_factor(groups)).split(self.torsion_splits, -1),
         )

@@ -95,6 +95,8 @@ class Context(NamedTuple):
     present : (batch, offset, bead) how much each pair counts, zero where a bead is missing
     pair : (batch, offset, bead, radial width) what the pair's type and the time add to its features
     scalar : (batch, bead, scalars) features of the beads before the first layer
+    gates : (batch, bead, scalars + vectors) factor of the hidden features of each layer's gates, None without an encoder
+    read_out : (batch, bead, scalars) factor of the hidden features of the read-out, None without an encoder
     torsion : of the local term
     share : (batch,) alpha^2
     confinement : (batch,) half of sigma^2
@@ -108,6 +110,8 @@ class Context(NamedTuple):
     present: Tensor
     pair: Tensor
     scalar: Tensor
+    gates: tuple[Tensor | None, ...]
+    read_out: Tensor | None
     torsion: TorsionContext | None
     share: Tensor
     confinement: Tensor
@@ -160,8 +164,12 @@ class MoleculeEnergy(nn.Module):
         self.torsion = (
             TorsionTerm(torsions, n_beads, n_residue_types, c.scalars, c.torsion_width, achiral=c.achiral) if len(torsions) else None
         )
-        width = c.encoder_width
-        self.encoder = MoleculeEncoder(c.scalars, c.radial_width, c.torsion_width, width, torsions[..., 1], n_beads) if width else None
+        self.encoder = self._make_encoder(torsions) if c.encoder_width else None
+
+    def _make_encoder(self, torsions: Tensor) -> MoleculeEncoder:
+        c, widths = self.config, (1,) if self.torsion is None else self.torsion.widths
+        gate_width = c.scalars + c.vectors
+        return MoleculeEncoder(c.scalars, c.radial_width, widths, gate_width, c.layers, c.encoder_width, torsions[..., 1], self.n_beads)
 
     def forward(self, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
         """Energy in kT, shape (batch,).
@@ -202,14 +210,16 @@ class MoleculeEnergy(nn.Module):
         time = self.time(given.time_basis)
         whole = kind.sum(1) / mask.sum(1, keepdim=True)
         scalar, pair = kind + time[:, None], self.radial.context(given.pair, time)
-        torsion = None
+        torsion, gates, read_out = None, tuple[Tensor | None, ...]([None] * self.config.layers), None
         if self.torsion is not None:
             assert given.torsion is not None  # as `look_up` makes it
             torsion = self.torsion.context(given.torsion, log_snr, time)
         if self.encoder is not None:
             encoding = self.encoder(kind, mask, time, self._table)
             scalar, pair, whole = scalar + encoding.bead, pair + encoding.pair, whole + encoding.molecule
-            torsion = None if torsion is None else torsion._replace(hidden=torsion.hidden + encoding.torsion)
+            gates, read_out = encoding.gates, encoding.read_out
+            if torsion is not None:
+                torsion = torsion._replace(hidden=torsion.hidden + encoding.torsion, factors=encoding.torsions)
         share = torch.sigmoid(2 * log_snr)
         return Context(
             mask=mask,
@@ -219,6 +229,8 @@ class MoleculeEnergy(nn.Module):
             present=present,
             pair=pair,
             scalar=scalar * mask[..., None],
+            gates=gates,
+            read_out=read_out,
             torsion=torsion,
             share=share,
             confinement=0.5 * sigma[:, 0, 0] ** 2,
@@ -234,10 +246,12 @@ class MoleculeEnergy(nn.Module):
         unit = (edge / distance[..., None])[..., None]
         features = self._initial_features(x, c.scalar)
         scale = torch.rsqrt(c.mask.sum(1))[:, None, None]
-        for block in self.blocks:
-            features = block(features, unit, radial, envelope, self._table, scale)
+        for block, factor in zip(self.blocks, c.gates, strict=True):
+            features = block(features, unit, radial, envelope, self._table, scale, factor)
         scalars = [features.scalar] if self.config.achiral else [features.scalar, features.pseudoscalar]
-        energy = (self.read_out(torch.cat(scalars, -1))[..., 0] * c.mask).sum(1)
+        first, activation, second = self.read_out
+        hidden = activation(first(torch.cat(scalars, -1)))
+        energy = (second(hidden if c.read_out is None else hidden * c.read_out)[..., 0] * c.mask).sum(1)
         if self.torsion is not None:
             assert c.torsion is not None  # as `context` makes it
             energy = energy + self.torsion(x, c.torsion)

@@ -133,8 +133,14 @@ class Update(nn.Module):
         self.splits = [c, v] if last else [c, v, v, v]
         self.gate = nn.Sequential(nn.Linear(inputs, c + v), nn.SiLU(), nn.Linear(c + v, sum(self.splits)))
 
-    def forward(self, features: Features, messages: list[Tensor], scale: Tensor) -> Features:
-        """Features after the messages; `scale` (batch or 1, 1, 1), one over the root of the number of beads, keeps their variance."""
+    def forward(self, features: Features, messages: list[Tensor], scale: Tensor, factor: Tensor | None) -> Features:
+        """Features after the messages.
+
+        Parameters
+        ----------
+        scale : (batch or 1, 1, 1) one over the root of the number of beads, which keeps the messages' variance
+        factor : (batch or 1, bead, `scalars` + `vectors`) of the hidden features of the gates
+        """
         m = [(scale if q.dim() == 3 else scale[..., None]) * q for q in messages]
         s, p, v, a = features
         if self.mix_pseudovector is None:
@@ -148,7 +154,9 @@ class Update(nn.Module):
             axial = axial_add + self.mix_axial(_cross(left, right))
             odd = self.mix_pseudoscalar(torch.cat([p, m[2], m[3], _dot(axial_left + axial, add)], -1))
             even = torch.cat([s, m[0], m[1], _dot(left, right), _dot(axial_left, axial_add), p * p], -1)
-        gates = self.gate(even).split(self.splits, -1)
+        first, activation, second = self.gate
+        hidden = activation(first(even))
+        gates = second(hidden if factor is None else hidden * factor).split(self.splits, -1)
         s, p = s + gates[0], p + gates[1] * odd
         if not self.last:
             v, a = v + gates[2][..., None, :] * add, a + gates[3][..., None, :] * axial
@@ -164,6 +172,15 @@ class InteractionBlock(nn.Module):
         self.messages = Messages(scalars, vectors, radial_width, scalars_only=first)
         self.update = Update(scalars, vectors, scalars_only=first, last=last)
 
-    def forward(self, features: Features, unit: Tensor, radial: Tensor, envelope: Tensor, table: PairTable, scale: Tensor) -> Features:
-        """Arguments as in `Messages.forward`; `scale` (batch or 1, 1, 1) as in `Update.forward`."""
-        return self.update(features, self.messages(features, unit, radial, envelope, table), scale)
+    def forward(
+        self,
+        features: Features,
+        unit: Tensor,
+        radial: Tensor,
+        envelope: Tensor,
+        table: PairTable,
+        scale: Tensor,
+        factor: Tensor | None = None,
+    ) -> Features:
+        """Arguments as in `Messages.forward`; `scale` and `factor` as in `Update.forward`."""
+        return self.update(features, self.messages(features, unit, radial, envelope, table), scale, factor)

@@ -33,12 +33,14 @@ class TorsionContext(NamedTuple):
     present, any_present : as in `TorsionGiven`
     hidden : (batch or 1, group, width) what residues and time add to the first layer
     softness : (batch or 1, 1, 1) keeps torsions of collinear bonds finite
+    factors : of the features of each hidden layer, (batch or 1, group, width of the layer)
     """
 
     present: Tensor
     any_present: Tensor
     hidden: Tensor
     softness: Tensor
+    factors: tuple[Tensor, ...] = ()
 
 
 class TorsionTerm(nn.Module):
@@ -74,8 +76,10 @@ class TorsionTerm(nn.Module):
         self.residue = nn.Embedding(n_residue_types, 16, padding_idx=0)
         self.series = n_torsions * 2 * FOURIER_ORDER
         inputs = self.series + n_torsions * 16 + time_width
+        #: of the hidden layers
+        self.widths = (width, width, width // 2)
         layers: list[nn.Module] = []
-        for a, b in ((inputs, width), (width, width), (width, width // 2)):
+        for a, b in zip((inputs, *self.widths), self.widths, strict=False):
             layers += [nn.Linear(a, b), nn.SiLU()]
         self.mlp = nn.Sequential(*layers, nn.Linear(width // 2, 1, bias=False))
 
@@ -128,4 +132,7 @@ class TorsionTerm(nn.Module):
                 c, s = c * cosine - s * sine, s * cosine + c * sine
             series += [c * present, s * present]
         hidden = nn.functional.linear(torch.stack(series, -1).flatten(2), self._first_layer.weight[:, : self.series]) + context.hidden
-        return self.mlp[1:](hidden)[..., 0] * context.any_present
+        for k in range(len(self.widths)):
+            hidden = nn.functional.silu(hidden)
+            hidden = self.mlp[2 * k + 2](hidden * context.factors[k] if context.factors else hidden)
+        return hidden[..., 0] * context.any_present

@@ -5,7 +5,7 @@ from scoremd.nn.energy import NetworkConfig
 from tests.models import alanine_dipeptide, random_network
 from tests.nn.test_energy import coordinates, distinct, levels
 
-PARTS = ("bead", "pair_sum", "pair_product", "torsion", "molecule")
+PARTS = ("bead", "pair_sum", "pair_product", "torsion", "molecule", "bead_factor", "torsion_factor")
 
 
 def test_an_untrained_encoder_changes_nothing_and_a_trained_one_reaches_all_of_a_molecule():
