@@ -10,7 +10,7 @@ every noise level. Without forces A is infinite, w = 0, and the loss is sigma^2 
 import torch
 from torch import Tensor
 
-from scoremd.diffusion.schedule import SMALLEST_TIME
+from scoremd.diffusion.schedule import SMALLEST_TIME, Schedule
 from scoremd.nn.noise_level import signal_and_noise
 
 
@@ -27,6 +27,26 @@ def draw_times(n: int, t_range: tuple[float, float], generator: torch.Generator 
     uniform = stratified(k, generator)
     logarithmic = stratified(n - k, generator)
     return torch.cat([low + (high - low) * uniform, low * (high / low) ** logarithmic])
+
+
+def draw_levels(
+    n: int, schedule: Schedule, t_range: tuple[float, float], focus: tuple[float, float] | None, generator: torch.Generator | None
+) -> Tensor:
+    """Half log signal-to-noise ratios for n samples at times in `t_range`, (n,).
+
+    Without `focus` those of `draw_times`. With it, its mean and standard deviation, the first half is normal instead, within the range: the
+    weights of basins show where basins part, not at more noise, nor at less.
+    """
+    if focus is None:
+        return schedule.log_snr(draw_times(n, t_range, generator).double()).float()
+    (mean, deviation), k = focus, n // 2
+    low, high = max(t_range[0], SMALLEST_TIME), t_range[1]
+    device = None if generator is None else generator.device
+    ends = schedule.log_snr(torch.tensor([high, low], dtype=torch.float64, device=device))
+    share = torch.special.ndtr((ends - mean) / deviation)
+    normal = mean + deviation * torch.special.ndtri(share[0] + (share[1] - share[0]) * stratified(k, generator).double())
+    logarithmic = schedule.log_snr(low * (high / low) ** stratified(n - k, generator).double())
+    return torch.cat([torch.clamp(normal, ends[0], ends[1]), logarithmic]).float()
 
 
 def add_noise(x0: Tensor, eps: Tensor, log_snr: Tensor) -> Tensor:

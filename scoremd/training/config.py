@@ -3,7 +3,7 @@
 import os
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -50,6 +50,8 @@ class TrainingConfig(_Section):
     time_ranges : times at which each expert is asked, the least noisy first; experts are trained one after the other, `steps` each
     training_ranges : times at which each is trained, if they are to be wider: consistency carries the weights of basins from large
         noise, where denoising knows them, down to small noise, so the least noisy expert must have seen all of that way
+    focus : mean and standard deviation, in half log signal-to-noise ratio, of half of the noise levels that are trained on; the other half
+        is log-uniform in time. None for half uniform, half log-uniform in time
     steps, batch, learning_rate : Adam with one warm-up and cosine decay
     average : the weights that are kept are an exponential average over about 1 / (1 - average) steps
     seed, threads : of the run
@@ -70,6 +72,7 @@ class TrainingConfig(_Section):
     fokker_planck: FokkerPlanckConfig = FokkerPlanckConfig()
     time_ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
     training_ranges: tuple[tuple[float, float], ...] | None = None
+    focus: tuple[float, Annotated[float, Field(gt=0)]] | None = None
     steps: int = Field(ge=1)
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(2e-3, gt=0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scoremd.diffusion.fokker_planck import basis_points, residual
-from scoremd.diffusion.losses import add_noise, draw_times, mixed_target, score_matching_loss, stratified
+from scoremd.diffusion.losses import add_noise, draw_levels, mixed_target, score_matching_loss, stratified
 from scoremd.diffusion.schedule import Schedule
 from scoremd.diffusion.space import Space
 from scoremd.nn.molecule import MoleculeBatch
@@ -54,7 +54,7 @@ class Batch(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Gradients by parameter, mean loss of the uniform and log-uniform half of the times, Fokker–Planck loss."""
+    """Gradients by parameter, mean loss of the uniform (or normal) and the log-uniform half of the noise levels, Fokker–Planck loss."""
 
     gradients: list[Tensor]
     uniform: Tensor
@@ -68,7 +68,7 @@ class BatchSource:
     Parameters
     ----------
     data : samples
-    schedule, time_range : which noise levels
+    schedule, time_range, focus : which noise levels, see `draw_levels`
     batch : number of denoising samples
     fokker_planck : configuration of that term, None without it
     generator : of all randomness
@@ -79,11 +79,12 @@ class BatchSource:
         data: TrainingSet,
         schedule: Schedule,
         time_range: tuple[float, float],
+        focus: tuple[float, float] | None,
         batch: int,
         fokker_planck: FokkerPlanckConfig | None,
         generator: torch.Generator,
     ) -> None:
-        self.data, self.schedule, self.time_range = data, schedule, time_range
+        self.data, self.schedule, self.time_range, self.focus = data, schedule, time_range, focus
         self.batch, self.fokker_planck, self.generator = batch, fokker_planck, generator
 
     def draw(self) -> Batch:
@@ -91,7 +92,7 @@ class BatchSource:
         g = self.generator
         x, forces, molecule = self.data.draw(self.batch, g)
         space = Space(molecule.mask(x.dtype))
-        log_snr = self.schedule.log_snr(draw_times(self.batch, self.time_range, g).double()).float()
+        log_snr = draw_levels(self.batch, self.schedule, self.time_range, self.focus, g)
         denoising = Noised(x, space.noise(self.batch, g), log_snr)
         consistency = None if self.fokker_planck is None else self._consistency(self.fokker_planck)
         return Batch(denoising, forces, molecule, consistency)

@@ -78,6 +78,7 @@ class Expert:
             data,
             description.make_schedule(),
             config.times_of_training[number],
+            config.focus,
             config.batch,
             config.fokker_planck if consistent else None,
             generator,
@@ -220,6 +221,8 @@ def _remove_checkpoints(config: TrainingConfig) -> None:
 def _settings(config: TrainingConfig) -> dict[str, Any]:
     """What fixes a run bit for bit: configuration, a hash of the data, the version of torch."""
     fixed = config.model_dump(mode="json", exclude={"output", "data", "start", "checkpoint_every"})
+    if config.focus is None:  # settings of runs from before there was one are what they were
+        del fixed["focus"]
     start = {} if config.start is None else {"start": model_hash(*load_model(config.start))}
     return fixed | start | {"data_sha256": _digest(config.data), "torch": torch.__version__}
 

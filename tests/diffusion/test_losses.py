@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from scoremd.diffusion.losses import add_noise, draw_times, mean_square_force, mixed_target, score_matching_loss
+from scoremd.diffusion.losses import add_noise, draw_levels, draw_times, mean_square_force, mixed_target, score_matching_loss
+from scoremd.diffusion.schedule import VariancePreserving
 from scoremd.nn.score import energy_and_score
 
 D = torch.tensor([2.0], dtype=torch.float64)
@@ -97,3 +98,29 @@ def test_times_are_stratified(generator):
 
 def test_one_time_alone(generator):
     assert draw_times(1, (0.0, 1.0), generator).shape == (1,)
+
+
+def test_focused_levels_are_half_normal_within_the_range_half_logarithmic_in_time(generator):
+    schedule, (mean, deviation) = VariancePreserving(), (1.25, 1.5)
+    ends = schedule.log_snr(torch.tensor([0.9, 1e-4], dtype=torch.float64))
+    lam = draw_levels(20_001, schedule, (1e-4, 0.9), (mean, deviation), generator).double()
+    first, second = lam[:10_000], lam[10_000:]
+    assert ends[0] - 1e-5 <= lam.min()
+    assert lam.max() <= ends[1] + 1e-5
+    low, high = torch.special.ndtr((ends - mean) / deviation)
+    ranks = (torch.special.ndtr((first - mean) / deviation) - low) / (high - low)
+    torch.testing.assert_close(ranks, torch.linspace(0, 1, 10_000, dtype=torch.float64), atol=2e-4, rtol=0)
+    logarithms = schedule.time(second.numpy())
+    torch.testing.assert_close(
+        torch.from_numpy(logarithms).log().sort().values,
+        torch.linspace(*torch.tensor([1e-4, 0.9]).log(), 10_001).double(),
+        atol=2e-3,
+        rtol=0,
+    )
+
+
+def test_levels_without_focus_are_those_of_the_drawn_times():
+    schedule = VariancePreserving()
+    lam = draw_levels(50, schedule, (0.0, 1.0), None, torch.Generator().manual_seed(3))
+    t = draw_times(50, (0.0, 1.0), torch.Generator().manual_seed(3))
+    assert torch.equal(lam, schedule.log_snr(t.double()).float())

@@ -28,7 +28,7 @@ def samples(data, tmp_path, model):
 
 def source(samples, seed, batch=8, fraction=0.5):
     term = FokkerPlanckConfig(weight=1.0, fraction=fraction)
-    return BatchSource(samples, SCHEDULES["vp"](), (0.0, 1.0), batch, term, torch.Generator().manual_seed(seed))
+    return BatchSource(samples, SCHEDULES["vp"](), (0.0, 1.0), None, batch, term, torch.Generator().manual_seed(seed))
 
 
 def double(q):
@@ -109,7 +109,7 @@ def test_a_gpu_gives_the_gradients_of_the_cpu(samples, model):
 def test_batches_are_drawn_on_the_device_of_the_samples(samples):
     on_gpu = samples.to(torch.device("cuda"))
     term = FokkerPlanckConfig(weight=1.0, fraction=0.5)
-    batch = BatchSource(on_gpu, SCHEDULES["vp"](), (0.0, 1.0), 8, term, torch.Generator("cuda").manual_seed(1)).draw()
+    batch = BatchSource(on_gpu, SCHEDULES["vp"](), (0.0, 1.0), None, 8, term, torch.Generator("cuda").manual_seed(1)).draw()
     assert all(q.is_cuda for q in tree_leaves(batch))
 
 

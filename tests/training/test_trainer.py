@@ -369,6 +369,7 @@ def test_toys_are_not_trained_on_ensembles(data, tmp_path):
         {"training_ranges": ((0.0, 1.0), (0.0, 1.0))},
         {"fokker_planck": {"weight": 0.1}, "training_ranges": ((0.0, 0.1), (0.0, 1.0)), "time_ranges": ((0.0, 0.1), (0.1, 1.0))},
         {"network": {"achiral": True}},
+        {"focus": (1.0, 0.0)},
     ],
 )
 def test_senseless_configurations_are_refused(data, tmp_path, wrong):
@@ -388,3 +389,18 @@ def test_each_expert_sees_the_times_it_is_trained_on(data, tmp_path):
         assert float(times.min()) >= 0.99 * low
         assert 0.8 * high < float(times.max()) <= 1.01 * high
     assert description.time_ranges == settings.time_ranges
+
+
+def test_half_of_the_noise_levels_are_drawn_where_the_configuration_says(data, tmp_path):
+    settings = config(data, tmp_path, batch=64, focus=(2.0, 0.1))
+    system = load_system("ALDP")
+    description = trainer.describe(settings, system)
+    frames = training_set([(system, read_ensemble(settings.data))], description, use_forces=True)
+    levels = trainer.Expert(settings, description, frames, 0).source.draw().denoising.log_snr
+    assert float((levels[:32] - 2).abs().max()) < 0.4
+    assert float(levels[32:].std()) > 1
+
+
+def test_a_run_without_focus_has_the_settings_that_it_had_before_there_was_one(data, tmp_path):
+    assert "focus" not in trainer._settings(config(data, tmp_path))
+    assert trainer._settings(config(data, tmp_path, focus=(2.0, 0.1)))["focus"] == [2.0, 0.1]
