@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from scoremd.errors import ScoreMDError
-from scoremd.system import BeadSite, Named, Pair, Quadruple, System, check_indices, standard_residue
+from scoremd.system import Agreement, BeadSite, Named, Pair, Quadruple, System, check_indices, standard_residue
 
 
 class Family(Named):
@@ -28,6 +28,8 @@ class Family(Named):
         As of a `System`, indices of `beads`; a member has those all of whose beads it has.
     achiral
         Whether a configuration and its mirror image have the same energy.
+    agreement
+        What is good enough for reports.
     references
         Name of a folder, beside the YAML file, of reference ensembles, each named by its member (KS.h5); None if there is none.
     protocol, licence, origin
@@ -43,6 +45,7 @@ class Family(Named):
     torsions: tuple[Quadruple, ...]
     collective_variables: dict[str, Quadruple]
     achiral: bool
+    agreement: Agreement = Agreement()
     references: str | None = Field(default=None, pattern=r"^[^/\\]+$")
     protocol: str
     licence: str
@@ -93,7 +96,7 @@ class Family(Named):
                 "torsions": renumbered(self.torsions),
                 "collective_variables": dict(zip(variables, renumbered(list(variables.values())), strict=True)),
             }
-            | {key: getattr(self, key) for key in ("description", "temperature", "achiral", "protocol", "licence", "origin")}
+            | {key: getattr(self, key) for key in ("description", "temperature", "achiral", "agreement", "protocol", "licence", "origin")}
         )
         system._folder = self._references  # noqa: SLF001
         return system

@@ -55,6 +55,20 @@ class Named(_Model):
     _folder: Path = PrivateAttr(default_factory=Path)
 
 
+class Agreement(_Model):
+    """Excess of the Jensen–Shannon divergence on (φ, ψ), nats, up to which two ensembles of a system are called the same.
+
+    Attributes
+    ----------
+    samples, simulation : against the reference
+    between : samples against simulation
+    """
+
+    samples: PositiveFloat = 0.002
+    simulation: PositiveFloat = 0.004
+    between: PositiveFloat = 0.004
+
+
 class BeadSite(_Model):
     """Where a bead sits: the name of an atom and its residue's index from 0."""
 
@@ -79,6 +93,8 @@ class System(Named):
         Torsions to look at, by name: quadruples of bead indices.
     achiral
         Whether a configuration and its mirror image have the same energy.
+    agreement
+        What is good enough for reports.
     family
         Name of the family that it is a member of, or None.
     reference
@@ -95,6 +111,7 @@ class System(Named):
     torsions: tuple[Quadruple, ...] = ()
     collective_variables: dict[str, Quadruple] = {}
     achiral: bool = False
+    agreement: Agreement = Agreement()
     family: str | None = None
     reference: str | None = Field(default=None, pattern=r"^[^/\\]+$")
     protocol: str

@@ -72,6 +72,8 @@ class Comparison:
         What is there of ``reference``, ``samples``, ``simulation``.
     pairs
         The columns that can be filled, by their title.
+    agreement
+        Excess of the divergence up to which each column is called agreement, nats, by its title.
     lost_replicas
         Replicas of the simulation that blew up; only their frames from before can be in it.
     time_blocks
@@ -84,6 +86,7 @@ class Comparison:
     temperature: float
     ensembles: dict[str, Observed]
     pairs: dict[str, Pair]
+    agreement: dict[str, float]
     lost_replicas: int | None
     time_blocks: frozenset[str]
     seed: int
@@ -121,6 +124,7 @@ class Comparison:
             },
             "comparisons": {
                 title: {
+                    "agreement_nats": self.agreement[title],
                     "js_nats": asdict(pair.js),
                     "pmf_kT2": asdict(pair.pmf),
                     "population_differences": {basin: asdict(value) for basin, value in pair.basins.items()},
@@ -216,6 +220,11 @@ def compare(
         temperature=system.temperature,
         ensembles=ensembles,
         pairs=pairs,
+        agreement={
+            "samples vs reference": system.agreement.samples,
+            "simulation vs reference": system.agreement.simulation,
+            "samples vs simulation": system.agreement.between,
+        },
         lost_replicas=lost_replicas,
         time_blocks=unnamed,
         seed=seed,

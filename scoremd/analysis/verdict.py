@@ -1,7 +1,8 @@
 """What a comparison comes to in words: do the ensembles agree, within what, and where not.
 
 Two ensembles **agree** if the excess and its whole interval are at or below the limit, **differ** if all of it is above,
-and otherwise it **cannot be decided** from these frames. A limit says what is good enough, it is no test of equality.
+and otherwise it **cannot be decided** from these frames. A limit, which the system's file sets, says what is good enough; it is no test of
+equality.
 For small differences an excess J is a root mean square difference of sqrt(8 J) kT in free energy. An interval wholly
 below zero says that the two are more alike than independent draws of one ensemble: they share frames.
 """
@@ -19,8 +20,6 @@ from scoremd.analysis.table import COLUMNS, estimate, number
 if TYPE_CHECKING:
     from scoremd.analysis.compare import Comparison, Pair
 
-#: Excess of the Jensen-Shannon divergence, nats, up to which two ensembles agree.
-LIMITS = {"samples vs reference": 0.002, "simulation vs reference": 0.004, "samples vs simulation": 0.004}
 #: What is worth a sentence: a population off by this much free energy (kT), a bond's mean (pm), its standard deviation.
 WORTH_KT, WORTH_PM, WORTH_RATIO = 0.1, 0.2, 0.03
 
@@ -55,9 +54,9 @@ def free_energy_of(js: float) -> float:
     return float(np.sqrt(8 * max(js, 0)))
 
 
-def judge(pair: Pair) -> Verdict:
-    """Hold a column's excess against its limit."""
-    js, limit = pair.js, LIMITS[pair.title]
+def judge(pair: Pair, limit: float) -> Verdict:
+    """Hold a column's excess against a limit in nats."""
+    js = pair.js
     about = f"{number(free_energy_of(limit), 2)} kT"
     if js.low is None or js.high is None:
         status: Status = "undecided"
@@ -75,7 +74,7 @@ def judge(pair: Pair) -> Verdict:
 
 def verdicts(comparison: Comparison) -> list[Verdict]:
     """The answer for each column that can be filled, in order."""
-    return [judge(comparison.pairs[title]) for _, _, title in COLUMNS if title in comparison.pairs]
+    return [judge(comparison.pairs[title], comparison.agreement[title]) for _, _, title in COLUMNS if title in comparison.pairs]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -3,7 +3,9 @@ import pytest
 
 from scoremd.analysis.compare import Pair, compare
 from scoremd.analysis.metrics import Divergence
-from scoremd.analysis.verdict import findings, free_energy_of, headline, judge
+from scoremd.analysis.verdict import findings, free_energy_of, headline, judge, verdicts
+from scoremd.system import Agreement
+from scoremd.systems import load_system
 
 ZERO = Divergence(0, 0, 0, 1)
 
@@ -14,12 +16,12 @@ ZERO = Divergence(0, 0, 0, 1)
 )
 def test_the_whole_interval_decides(low, high, status):
     js = Divergence(0.02, 0.018, 0.002, 1000, low, high)
-    assert judge(Pair("samples vs reference", js, ZERO, {}, ())).status == status
+    assert judge(Pair("samples vs reference", js, ZERO, {}, ()), 0.002).status == status
 
 
 def test_an_excess_above_the_limit_does_not_agree_whatever_its_interval():
     js = Divergence(0.0241, 0.018, 0.0061, 1000, 0.001, 0.0035)
-    assert judge(Pair("simulation vs reference", js, ZERO, {}, ())).status == "undecided"
+    assert judge(Pair("simulation vs reference", js, ZERO, {}, ()), 0.004).status == "undecided"
 
 
 def test_a_divergence_is_a_free_energy():
@@ -52,3 +54,14 @@ def test_what_differs_is_said_first_and_where(system, frames, reference):
 def test_samples_that_repeat_the_reference_are_noticed(system, reference):
     copies = reference.to_mdtraj(system.bonds)
     assert any("share frames" in line for line in findings(compare(copies, None, system, reference=reference)))
+
+
+def test_the_systems_file_says_what_is_good_enough(system, frames, reference):
+    assert load_system("KS").agreement == Agreement(samples=0.006, simulation=0.006, between=0.006)
+    columns = ("samples vs reference", "simulation vs reference", "samples vs simulation")
+    for agreement, statuses in ((Agreement(), ["agree", "agree", "agree"]), (Agreement(samples=1e-9), ["undecided", "agree", "agree"])):
+        own = system.model_copy(update={"agreement": agreement})
+        comparison = compare(frames(8000, 1), frames(8000, 2), own, simulation_groups=np.repeat(np.arange(20), 400), reference=reference)
+        assert [v.limit for v in verdicts(comparison)] == [f"{q:.3f}" for q in dict(agreement).values()]
+        assert [comparison.to_dict()["comparisons"][title]["agreement_nats"] for title in columns] == list(dict(agreement).values())
+        assert [v.status for v in verdicts(comparison)] == statuses
