@@ -16,12 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from residual import residual_rms
 from results_file import write_results
 
-from scoremd.diffusion.fokker_planck import exact_residual
-from scoremd.diffusion.losses import add_noise
 from scoremd.emulation import emulate
 from scoremd.force_field import ForceField
 from scoremd.simulation.engine import SimulationSettings
@@ -37,25 +35,6 @@ VARIANTS = {
     "mixed target + frozen time": (True, 3.0, 0.0),
     "mixed target + frozen time + FP": (True, 3.0, 0.1),
 }
-LEVELS = np.arange(-1.0, 6.01, 0.5)
-
-
-def residual_rms(force_field: ForceField, seed: int) -> tuple[float, float]:
-    """Root mean square over `LEVELS` of the residual among 256 noised reference frames, and the same about its mean at each level."""
-    model = force_field.bind("ALDP")
-    reference = model.system.reference_ensemble()
-    assert reference is not None
-    generator, basis = torch.Generator().manual_seed(seed), model.space.basis()
-    frames = torch.from_numpy(reference.positions[np.random.default_rng(seed).integers(0, reference.n_frames, 256)])
-    clean = model.space.project(frames * force_field.description.length_scale)
-    squares, variances = [], []
-    for level in LEVELS:
-        log_snr = torch.full((256,), float(level))
-        x = add_noise(clean, model.space.noise(256, generator), log_snr)
-        left = exact_residual(lambda a, b: model.experts[0](a, b, model.molecule), x, log_snr, basis)
-        squares.append(float((left**2).mean()))
-        variances.append(float(left.var()))
-    return float(np.sqrt(np.mean(squares))), float(np.sqrt(np.mean(variances)))
 
 
 def configuration(name: str, seed: int, a: argparse.Namespace) -> dict[str, Any]:
@@ -91,7 +70,10 @@ def entry(name: str, seed: int, a: argparse.Namespace) -> dict[str, Any]:
     settings = SimulationSettings(a.ns, a.replicas, seed)
     result = emulate(force_field, load_system("ALDP"), emulation, samples=a.samples, settings=settings, command="ablation")
     found = result.comparison.to_dict()
-    rms, about_mean = residual_rms(force_field, seed)
+    model = force_field.bind("ALDP")
+    reference = model.system.reference_ensemble()
+    assert reference is not None
+    rms, about_mean = residual_rms(model, reference.positions, 256, seed)
     row = {
         "residual rms": rms,
         "residual rms about mean": about_mean,

@@ -1,0 +1,70 @@
+"""What the Fokker–Planck term did to the shipped model of all dipeptides, on molecules that it has not seen.
+
+    python benchmarks/fokker_planck.py --data validation
+
+The model is a mixture over time of two networks: the one for small times, which gives the forces, went on from the other one with the
+term. Each alone at all times, and the mixture: excess JS of samples against the reference, and the root mean square of the residual of the
+network that gives the forces, over the noise levels, and about its mean at each. `--data` is a folder of ensembles, named by their
+sequences: the validation peptides, by which models are chosen.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from residual import residual_rms
+from results_file import write_results
+
+from scoremd.analysis.compare import compare
+from scoremd.data import read_ensemble
+from scoremd.family import Family
+from scoremd.force_field import ForceField
+from scoremd.systems import find_system
+
+_FRAMES = 64
+
+
+def variants(shipped: ForceField) -> dict[str, ForceField]:
+    """Each network alone, and both."""
+    d = shipped.description.model_copy(update={"time_ranges": ((0.0, 1.0),)})
+    consistent, plain = shipped.experts
+    return {"without": ForceField(d, [plain]), "with": ForceField(d, [consistent]), "mixture": shipped}
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--samples", type=int, default=1600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    family, shipped = find_system("dipeptides"), ForceField.load("dipeptides")
+    assert isinstance(family, Family)
+    found = variants(shipped)
+    rows: dict[str, dict[str, dict[str, float]]] = {name: {} for name in found}
+    print(
+        f"model {shipped.hash}; {a.samples} samples, seed {a.seed}; floor, then excess JS and rms residual about its mean of each variant"
+    )
+    for path in sorted(a.data.glob("*.h5")):
+        system = family.find(path.stem)
+        assert system is not None
+        reference = system.beads_of(read_ensemble(path))
+        for name, force_field in found.items():
+            samples = force_field.sample(system, a.samples, seed=a.seed)
+            js = compare(samples, None, system, reference=reference).pairs["samples vs reference"].js
+            rms, about_mean = residual_rms(force_field.bind(system), reference.positions, _FRAMES, a.seed)
+            rows[name][path.stem] = {"floor": js.floor, "excess": js.excess, "residual": rms, "residual about mean": about_mean}
+        cells = [f"{row[path.stem]['excess']:+.4f} {row[path.stem]['residual about mean']:.3f}" for row in rows.values()]
+        print(f"{path.stem} {rows['mixture'][path.stem]['floor']:.4f}", *cells, sep=" | ", flush=True)
+    means = {name: {key: float(np.mean([q[key] for q in row.values()])) for key in next(iter(row.values()))} for name, row in rows.items()}
+    for name, mean in means.items():
+        print(f"{name:8}", *(f"{key} {value:.4f}" for key, value in mean.items()), sep=" | ")
+    settings = {"model": shipped.hash, "samples": a.samples, "seed": a.seed, "frames of the residual": _FRAMES}
+    print(write_results("fokker_planck", settings | {"mean": means, "peptides": rows}))
+
+
+if __name__ == "__main__":
+    main()
