@@ -1,8 +1,8 @@
 """From operations on numbered elements to a C++ program.
 
 Operations that are read once are put into the expression of their reader. All others write to slots of one array, which are given to
-others after their last reader. Where the slots that a loop reads are an affine function of its variables they are written as such, and
-else looked up in a table.
+others after their last reader. Where the slots that a loop reads are an affine function of its variables they are written as such; of
+variables on which they depend in another way they are looked up in a table.
 """
 
 import math
@@ -23,18 +23,32 @@ class _Step:
     operands: list[Elements | Shared]
 
 
-def generate(graph: Graph) -> str:
-    """The source of a program; `kernels.hpp` goes before it.
+@dataclass(frozen=True)
+class _Place:
+    """Where the entries of an iteration are: at `first` + strides . i, `first` being looked up in `table` at steps . i if there is one.
+
+    An axis has either a stride or a step.
+    """
+
+    name: str
+    first: int
+    strides: list[int]
+    table: Numbers | None
+    steps: list[int]
+
+
+def generate(graph: Graph, *, single: bool = False) -> str:
+    """The source of a program; `kernels.hpp`, or `single.hpp` for one molecule at a time, goes before it.
 
     It defines `run(x, molecules, shared, y)`: pointers to the inputs (molecule, ...), to the results of the prelude, and to where each
     output (molecule, ...) is to be written; then to totals, to which it adds.
     """
-    return _Generator(graph).source()
+    return _Generator(graph, single=single).source()
 
 
 class _Generator:
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, *, single: bool) -> None:
+        self.graph, self.single = graph, single
         operations = graph.operations
         #: number of the operation that makes each element
         self.maker = np.repeat(np.arange(len(operations)), [q.size for q in operations])
@@ -65,7 +79,7 @@ class _Generator:
                 done = self.graph.operations[k]
                 self.memory.give_back(int(self.slots[done.first]), done.size)
         for k, numbers in enumerate(outputs):
-            copy = f"y[{k}][(g + l) * {len(numbers)} + e] = A[{self._table(self.slots[numbers])}[e]][l];"
+            copy = f"y[{k}][(g + l) * {len(numbers)} + e] = at(A[{self._table(self.slots[numbers])}[e]], l);"
             lines.append(f"for (int e = 0; e < {len(numbers)}; e++) for (int l = 0; l < L && g + l < molecules; l++) {copy}")
         shared = {k for step in steps for k in self._shared(step)}
         head = 'extern "C" void run(const float* const* x, long molecules, const float* const* shared, float* const* y) {'
@@ -141,7 +155,7 @@ class _Generator:
     def _statement(self, step: _Step) -> str:
         q = step.operation
         if isinstance(q, Input):
-            copy = f"A[{self.slots[q.first]} + e][l] = x[{q.argument}][(g + l < molecules ? g + l : g) * {q.size} + e];"
+            copy = f"at(A[{self.slots[q.first]} + e], l) = x[{q.argument}][(g + l < molecules ? g + l : g) * {q.size} + e];"
             return f"for (int e = 0; e < {q.size}; e++) for (int l = 0; l < L; l++) {copy}"
         if isinstance(q, Product):
             return self._product(q, step.operands[0])
@@ -195,47 +209,61 @@ class _Generator:
     def _loops(self, q: Map, step: _Step) -> str:
         shape = q.shape + q.summed
         made = self.slots[q.first : q.first + q.size].repeat(math.prod(q.summed))
-        places = [("A", self.slots[p.numbers]) if isinstance(p, Elements) else (f"U{p.result}", p.positions) for p in step.operands]
-        # the last but one: where the result goes; the last: the number of the entry, by which tables are read
-        affine = [_affine(numbers, shape) for numbers in (*(p for _, p in places), made, np.arange(len(made)))]
-        outer = _merged(q.shape, [None if p is None else p[1][: len(q.shape)] for p in affine])
-        inner = _merged(q.summed, [None if p is None else p[1][len(q.shape) :] for p in affine])
-        loops = outer + inner
+        read = [("A", self.slots[p.numbers]) if isinstance(p, Elements) else (f"U{p.result}", p.positions) for p in step.operands]
+        places = [_place(name, numbers, shape) for name, numbers in (*read, ("A", made))]
+        moves = [w for p in places for w in (p.strides, p.steps)]
+        outer = _merged(q.shape, [w[: len(q.shape)] for w in moves])
+        loops = outer + _merged(q.summed, [w[len(q.shape) :] for w in moves])
 
-        def index(k: int) -> str:
-            place = affine[k]
-            if place is None:
-                return f"{self._table(places[k][1])}[{index(-1)}]"
-            terms = [f"{strides[k]} * i{d}" for d, (_, strides) in enumerate(loops) if strides[k]]
-            return " + ".join([str(place[0]), *terms])
+        def at(k: int) -> str:
+            strides, steps = ([f"{w} * i{d}" for d, (_, along) in enumerate(loops) if (w := along[which])] for which in (2 * k, 2 * k + 1))
+            table = places[k].table
+            first = str(places[k].first) if table is None else f"{self._table(table)}[{' + '.join(steps)}]"
+            return f"{places[k].name}[{' + '.join([first, *strides])}]"
 
-        expression = step.expression
-        for k, (name, _) in enumerate(places):
-            expression = expression.replace(f"@{k}@", f"{name}[{index(k)}]")
+        expression, result = step.expression, at(len(read))
+        for k in range(len(read)):
+            expression = expression.replace(f"@{k}@", at(k))
         heads = [f"for (int i{d} = 0; i{d} < {size}; i{d}++) " for d, (size, _) in enumerate(loops)]
+        around, inside = "".join(heads[: len(outer)]), "".join(heads[len(outer) :])
         if not q.summed:
             in_lanes = any(isinstance(p, Elements) for p in step.operands)
-            return f"{''.join(heads)}A[{index(-2)}] = {'' if in_lanes else 'v{} + '}{expression};"
-        return f"{''.join(heads[: len(outer)])}{{ v s{{}}; {''.join(heads[len(outer) :])}s += {expression}; A[{index(-2)}] = s; }}"
+            return f"{around}{result} = {'' if in_lanes else 'v{} + '}{expression};"
+        if self.single and outer:
+            # neighbours of the last axis side by side in vectors
+            last, size, sums = heads[len(outer) - 1], outer[-1][0], f"s[i{len(outer) - 1}]"
+            before = "".join(heads[: len(outer) - 1])
+            return f"{before}{{ v s[{size}] = {{}}; {inside}{last}{sums} += {expression}; {last}{result} = {sums}; }}"
+        return f"{around}{{ v s{{}}; {inside}s += {expression}; {result} = s; }}"
+
+
+def _place(name: str, numbers: Numbers, shape: tuple[int, ...]) -> _Place:
+    """Where `numbers` of an array of this shape are; an axis has a stride if the number rises by it everywhere."""
+    q = numbers.reshape(shape)
+    rises = [np.diff(q, axis=d) for d in range(q.ndim)]
+    regular = [not w.size or bool((w == w.flat[0]).all()) for w in rises]
+    strides = [int(w.flat[0]) if w.size and r else 0 for w, r in zip(rises, regular, strict=True)]
+    if all(regular):
+        return _Place(name, int(q.flat[0]), strides, None, [0] * q.ndim)
+    table = q[tuple(slice(None) if not r else slice(1) for r in regular)]
+    steps = [0 if r else math.prod(table.shape[d + 1 :]) for d, r in enumerate(regular)]
+    return _Place(name, 0, strides, table.ravel(), steps)
 
 
 def _affine(numbers: Numbers, shape: tuple[int, ...]) -> tuple[int, list[int]] | None:
     """First number, and strides along `shape`, if the numbers are an affine function of the position."""
-    q = numbers.reshape(shape)
-    first = int(q.flat[0])
-    strides = [int(q.take(1, d).flat[0]) - first if n > 1 else 0 for d, n in enumerate(shape)]
-    grid = sum((w * i for w, i in zip(strides, np.indices(shape, sparse=True), strict=True)), start=np.array(first))
-    return (first, strides) if np.array_equal(np.broadcast_to(grid, shape), q) else None
+    place = _place("", numbers, shape)
+    return (place.first, place.strides) if place.table is None else None
 
 
-def _merged(shape: tuple[int, ...], strides: list[list[int] | None]) -> list[tuple[int, list[int | None]]]:
-    """Loops (size, stride of each operand) over `shape`: axes of one entry left out, neighbours that are one axis for all merged."""
-    loops: list[tuple[int, list[int | None]]] = []
+def _merged(shape: tuple[int, ...], moves: list[list[int]]) -> list[tuple[int, list[int]]]:
+    """Loops (size, what each operand moves by) over `shape`: axes of one entry left out, neighbours that are one axis for all merged."""
+    loops: list[tuple[int, list[int]]] = []
     for d, n in enumerate(shape):
         if n == 1:
             continue
-        here = [None if q is None else q[d] for q in strides]
-        if loops and all(a == (b if b is None else n * b) for a, b in zip(loops[-1][1], here, strict=True)):
+        here = [w[d] for w in moves]
+        if loops and all(a == n * b for a, b in zip(loops[-1][1], here, strict=True)):
             loops[-1] = (n * loops[-1][0], here)
         else:
             loops.append((n, here))

@@ -9,6 +9,7 @@ constexpr int L = 8;
 typedef float v __attribute__((vector_size(4 * L), aligned(4 * L)));
 typedef int32_t whole __attribute__((vector_size(4 * L), aligned(4 * L)));
 
+#define at(x, l) (x)[l]
 #define UNROLL _Pragma("GCC unroll 16")
 
 static inline v square(v x) { return x * x; }

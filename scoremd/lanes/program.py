@@ -4,6 +4,7 @@ import ctypes
 import functools
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -17,15 +18,31 @@ from scoremd.lanes.trace import Graph, trace
 
 #: A multiple of the number of molecules that are computed at the same time.
 LANES = 16
-#: Not -O3, which takes longer to compile programs that are slower.
-_FLAGS = ["-O2", "-march=native", "-funroll-loops", "-ftree-slp-vectorize", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+#: Up to so many molecules are faster one by one.
+FEW = 3
+#: Not -O3, which takes longer to compile programs that are not faster.
+_FLAGS = ["-O2", "-march=native", "-funroll-loops", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+_LANES_FLAGS = [*_FLAGS, "-ftree-slp-vectorize"]
+_SINGLE_FLAGS = [*_FLAGS, "-ftree-vectorize", "-fvect-cost-model=dynamic"]
 
 
 class Program:
     """A function of one molecule, compiled for batches; made by `compile_program`."""
 
-    def __init__(self, graph: Graph, library: Path, shapes: Sequence[torch.Size]) -> None:
-        self._graph, self._library, self._shapes = graph, ctypes.CDLL(str(library)), list(shapes)
+    def __init__(self, graph: Graph, library: ctypes.CDLL, shapes: Sequence[torch.Size]) -> None:
+        self._graph, self._library, self._shapes = graph, library, list(shapes)
+        self._lock = threading.Lock()
+
+    def _library_for(self, molecules: int) -> ctypes.CDLL:
+        """The library that is faster for so many; that for few is compiled when it is first asked for."""
+        if molecules > FEW or self._graph.totals:
+            return self._library
+        with self._lock:  # threads may ask at the same time
+            return self._single
+
+    @functools.cached_property
+    def _single(self) -> ctypes.CDLL:
+        return _library("single.hpp", generate(self._graph, single=True), _SINGLE_FLAGS) or self._library
 
     def bind(self, *shared: Tensor) -> Callable[..., tuple[Tensor, ...]]:
         """The function of what each molecule has of its own, which several threads may call at the same time, without Python's lock.
@@ -46,7 +63,7 @@ class Program:
             inputs = [q.contiguous() for q in given]
             outputs = [given[0].new_empty(n, *shape) for shape in shapes] + [given[0].new_zeros(shape) for shape in totals]
             sources, places = ((ctypes.c_void_p * len(q))(*(p.data_ptr() for p in q)) for q in (inputs, outputs))
-            self._library.run(sources, ctypes.c_long(n), pointers, places)
+            self._library_for(n).run(sources, ctypes.c_long(n), pointers, places)
             return tuple(outputs)
 
         call.shared = results  # type: ignore[attr-defined]  # kept as long as the pointers to them
@@ -75,14 +92,19 @@ def compile_program(
     if find_compiler() is None:
         return None
     graph = trace(function, shared, inputs, totals)
-    source = files("scoremd.lanes").joinpath("kernels.hpp").read_text(encoding="utf-8") + generate(graph)
-    library = kept(".so", [source, *_FLAGS], functools.partial(_compile, source))
+    library = _library("kernels.hpp", generate(graph), _LANES_FLAGS)
     return None if library is None else Program(graph, library, [x.shape[1:] for x in inputs])
 
 
-def _compile(source: str, path: Path) -> None:
+def _library(header: str, program: str, flags: list[str]) -> ctypes.CDLL | None:
+    source = files("scoremd.lanes").joinpath(header).read_text(encoding="utf-8") + program
+    path = kept(".so", [source, *flags], functools.partial(_compile, source, flags))
+    return None if path is None else ctypes.CDLL(str(path))
+
+
+def _compile(source: str, flags: list[str], path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "program.cpp"
         file.write_text(source, encoding="utf-8")
-        command = [str(find_compiler()), *_FLAGS, "-shared", "-fPIC", "-o", str(path), str(file)]
+        command = [str(find_compiler()), *flags, "-shared", "-fPIC", "-o", str(path), str(file)]
         subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603  what we wrote, by torch's compiler

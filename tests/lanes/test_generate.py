@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoremd.lanes.generate import _affine, _Memory, _merged, generate
+from scoremd.lanes.generate import _affine, _Memory, _merged, _place, generate
 from scoremd.lanes.trace import trace
 
 
@@ -14,8 +14,18 @@ def test_affine_numbers_are_recognised_and_others_are_not():
     assert _affine(grid.ravel(), (3, 4)) is None
 
 
+def test_axes_on_which_numbers_do_not_rise_evenly_are_looked_up():
+    numbers = np.array([5, 9, 2])[:, None] + 3 * np.arange(4)
+    place = _place("A", numbers.ravel(), (3, 4))
+    assert (place.first, place.strides, place.table.tolist(), place.steps) == (0, [0, 3], [5, 9, 2], [1, 0])
+    both = np.array([[5, 9], [2, 7]])[:, None] + 3 * np.arange(4)[:, None]
+    place = _place("A", both.ravel(), (2, 4, 2))
+    assert (place.strides, place.table.tolist(), place.steps) == ([0, 3, 0], [5, 9, 2, 7], [2, 0, 1])
+
+
 def test_axes_that_run_on_are_one_loop():
-    assert _merged((3, 4), [[4, 1], [8, 2], None]) == [(12, [1, 2, None])]
+    assert _merged((3, 4), [[4, 1], [8, 2], [0, 0]]) == [(12, [1, 2, 0])]
+    assert _merged((3, 4), [[4, 1], [1, 0]]) == [(3, [4, 1]), (4, [1, 0])]
     assert _merged((3, 1, 4), [[4, 0, 1], [0, 0, 1]]) == [(3, [4, 0]), (4, [1, 1])]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from scoremd.force_field import ForceField
 from scoremd.lanes import program
 from scoremd.lanes.program import compile_program
 from tests.models import alanine_dipeptide
@@ -68,8 +69,10 @@ def test_totals_are_sums_over_molecules(rows, width, molecules):
 def test_molecules_know_nothing_of_each_other(bound):
     x = torch.randn(20, 4, 3)
     whole = bound(x)
-    for part in (slice(3, 4), slice(5, 19)):
-        assert all(torch.equal(a[part], b) for a, b in zip(whole, bound(x[part]), strict=True))
+    assert all(torch.equal(a[5:19], b) for a, b in zip(whole, bound(x[5:19]), strict=True))
+    for a, b in zip(whole, bound(x[3:4]), strict=True):  # by the program for few, which rounds otherwise
+        torch.testing.assert_close(a[3:4], b, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(a[:1], b) for a, b in zip(bound(x[3:5]), bound(x[3:4]), strict=True))
     x[7] = torch.nan
     assert all(torch.isfinite(q).all((*range(1, q.dim()),)).tolist() == [k != 7 for k in range(20)] for q in (bound(x)[1], bound(x)[2]))
 
@@ -95,15 +98,20 @@ def test_coordinates_of_another_shape_or_type_are_refused(bound, wrong):
         bound(wrong)
 
 
-def test_functions_are_as_exact_as_single_precision():
-    x = torch.linspace(-86, 86, 20_001)[:, None]
+@pytest.mark.parametrize("shape", [(20_001, 1), (1, 20_001)], ids=["many molecules", "one molecule"])
+def test_functions_are_as_exact_as_single_precision(shape):
+    x = torch.linspace(-86, 86, 20_001).reshape(shape)
     exponential, sigmoid, tanh, root = compile_program(lambda x: [x.exp(), x.sigmoid(), x.tanh(), (x * x).sqrt()], [], [x[:1]]).bind()(x)
     np.testing.assert_allclose(exponential, np.exp(x.double()), rtol=3e-7)
     np.testing.assert_allclose(sigmoid, torch.sigmoid(x.double()), rtol=4e-7)
     np.testing.assert_allclose(tanh, np.tanh(x.double()), atol=3e-7)
     np.testing.assert_allclose(root, x.abs(), rtol=2e-7)
-    huge = torch.tensor([[-1e4], [1e4], [float("nan")]])
-    far = compile_program(lambda x: [x.sigmoid(), x.tanh()], [], [x[:1]]).bind()(huge)
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+def test_functions_of_large_numbers_are_their_limits(copies):
+    huge = torch.tensor([[-1e4], [1e4], [float("nan")]]).repeat(copies, 1)
+    far = compile_program(lambda x: [x.sigmoid(), x.tanh()], [], [huge[:1]]).bind()(huge)
     torch.testing.assert_close(far[0][:2, 0], torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(far[1][:2, 0], torch.tensor([-1.0, 1.0]))
     assert all(torch.isnan(q[2]) for q in far)
@@ -126,3 +134,16 @@ def test_energies_and_scores_of_a_model_equal_those_as_written(ranges):
             x, lam = torch.randn(13, 5, 3), torch.tensor([level])
             for a, b in zip(model.at_noise(lam, expert)(x), model.energy_and_score(x, lam, expert), strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["alanine-dipeptide", "dipeptides"])
+def test_few_molecules_have_the_energies_and_scores_of_many(name):
+    force_field = ForceField.load(name)
+    model = force_field.bind("KS" if name == "dipeptides" else "ALDP")
+    function = model.at_noise(torch.tensor([3.0]))
+    positions = torch.from_numpy(model.system.reference_ensemble().positions[:4])
+    x = model.space.project(model.to_slots(positions) * force_field.description.length_scale)
+    many = function(x)
+    for k in range(4):
+        for a, b in zip(many, function(x[k : k + 1]), strict=True):
+            torch.testing.assert_close(a[k : k + 1], b, rtol=1e-5, atol=1e-5 * float(a.abs().max()))
