@@ -24,7 +24,7 @@ $(DEVELOPER): $(STAMP)
 	touch $@
 
 emulate: venv
-	$(BIN)/scoremd emulate ALDP -o $(OUT)
+	$(BIN)/scoremd emulate KS -o $(OUT)
 
 test: $(DEVELOPER)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q

@@ -6,7 +6,9 @@ LangevinMiddleIntegrator): B (full kick), A (half drift), O (friction and noise)
 the steps are leapfrog, and energy is conserved to second order: the invariant that the tests use.
 """
 
+import functools
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -24,7 +26,8 @@ class State(NamedTuple):
     energies: Tensor
 
 
-class LangevinParameters(NamedTuple):
+@dataclass(frozen=True)
+class LangevinParameters:
     """What fixes the dynamics.
 
     Attributes
@@ -40,6 +43,21 @@ class LangevinParameters(NamedTuple):
     thermal_energy: float
     masses: Tensor
 
+    @functools.cached_property
+    def kick(self) -> Tensor:
+        """What a force changes velocities by in a step."""
+        return self.time_step / self.masses
+
+    @functools.cached_property
+    def keep(self) -> float:
+        """What friction leaves of velocities in a step."""
+        return math.exp(-self.friction * self.time_step)
+
+    @functools.cached_property
+    def stir(self) -> Tensor:
+        """Standard deviation of what noise adds to velocities in a step."""
+        return math.sqrt(-math.expm1(-2 * self.friction * self.time_step)) * torch.sqrt(self.thermal_energy / self.masses)
+
 
 def thermal_velocities(parameters: LangevinParameters, noise: Tensor) -> Tensor:
     """Maxwell–Boltzmann velocities from standard normal `noise` (replica, bead, dimension)."""
@@ -51,12 +69,10 @@ def middle_step(state: State, noise: Tensor, force: ForceFunction, parameters: L
 
     v += h F / m;  x += h/2 v;  v = c v + sqrt((1 - c^2) kT / m) noise, c = exp(-gamma h);  x += h/2 v;  F = F(x)
     """
-    h = parameters.time_step
-    keep = math.exp(-parameters.friction * h)
-    stir = math.sqrt(-math.expm1(-2 * parameters.friction * h))
-    v = state.velocities + h / parameters.masses * state.forces
-    x = state.positions + 0.5 * h * v
-    v = keep * v + stir * thermal_velocities(parameters, noise)
-    x = x + 0.5 * h * v
+    half = 0.5 * parameters.time_step
+    v = torch.addcmul(state.velocities, parameters.kick, state.forces)
+    x = torch.add(state.positions, v, alpha=half)
+    v = torch.addcmul(parameters.keep * v, parameters.stir, noise)
+    x = torch.add(x, v, alpha=half)
     energies, forces = force(x)
     return State(x, v, forces, energies)
