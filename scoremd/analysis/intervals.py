@@ -173,7 +173,8 @@ def fraction(hits: np.ndarray, groups: np.ndarray | None) -> Estimate:
         if len(sizes) < 2:
             return Estimate(p)
         _, variance = jackknife(p, (counts.sum() - counts) / (n - sizes), sizes)
-        effective = min(p * (1 - p) / variance, n) if variance > 0 else float(len(sizes))
+        # where all or none are hits the variance is what rounding leaves of zero
+        effective = min(p * (1 - p) / variance, n) if variance > 0 and 0 < p < 1 else float(len(sizes))
         t = student_t(len(sizes) - 1)
     middle = (p + t**2 / (2 * effective)) / (1 + t**2 / effective)
     half = t / (1 + t**2 / effective) * np.sqrt(p * (1 - p) / effective + t**2 / (4 * effective**2))

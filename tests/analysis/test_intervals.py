@@ -62,6 +62,14 @@ def test_a_fraction_of_none_has_an_upper_end():
     assert fraction(np.zeros(1000, bool), np.arange(1000) % 10).high > 0.2
 
 
+@pytest.mark.parametrize("n_groups", range(2, 30))
+def test_a_fraction_of_all_is_that_of_none_from_above(n_groups):
+    groups = np.repeat(np.arange(n_groups), 3)
+    none, every = (fraction(np.full(len(groups), hit), groups) for hit in (False, True))
+    assert (every.value, every.high) == (1, 1)
+    assert every.low == pytest.approx(1 - none.high)
+
+
 def test_a_single_group_has_no_interval():
     assert fraction(np.array([True, False]), np.zeros(2)) == Estimate(0.5)
     assert grouped(np.ones((5, 1)), np.zeros(5, int), lambda m: m[..., 0]) == Estimate(1.0)
