@@ -36,7 +36,7 @@ def test_wheel_in_an_empty_environment_samples(tmp_path):
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, source]
     subprocess.run(pip, check=True, env=environment)
     (wheel,) = tmp_path.glob("*.whl")
-    assert {"scoremd/lanes/kernels.hpp", "scoremd/lanes/single.hpp"} <= set(zipfile.ZipFile(wheel).namelist())
+    assert {f"scoremd/lanes/{name}.hpp" for name in ("kernels", "single", "functions")} <= set(zipfile.ZipFile(wheel).namelist())
     packaged = {str(Path(name).parent) for name in zipfile.ZipFile(wheel).namelist()}
     assert {str(p.parent.relative_to(ROOT)) for p in (ROOT / "scoremd").rglob("__init__.py")} <= packaged
     (metadata,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("METADATA"))

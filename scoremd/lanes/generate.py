@@ -38,7 +38,7 @@ class _Place:
 
 
 def generate(graph: Graph, *, single: bool = False) -> str:
-    """The source of a program; `kernels.hpp`, or `single.hpp` for one molecule at a time, goes before it.
+    """The source of a program; `kernels.hpp`, or `single.hpp` for one molecule at a time, and `functions.hpp` go before it.
 
     It defines `run(x, molecules, shared, y)`: pointers to the inputs (molecule, ...), to the results of the prelude, and to where each
     output (molecule, ...) is to be written; then to totals, to which it adds.

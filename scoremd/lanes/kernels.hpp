@@ -12,33 +12,16 @@ typedef int32_t whole __attribute__((vector_size(4 * L), aligned(4 * L)));
 #define at(x, l) (x)[l]
 #define UNROLL _Pragma("GCC unroll 16")
 
-static inline v square(v x) { return x * x; }
-
 static inline v root(v x) {
     v r;
     UNROLL for (int l = 0; l < L; l++) r[l] = __builtin_sqrtf(x[l]);
     return r;
 }
 
-// 2^n e^r with |r| <= ln(2) / 2, e^r by its polynomial of least error (Cephes, S. Moshier)
-static inline v exponential(v x) {
-    x = x < -87.0f ? v{} - 87.0f : x;
-    x = x > 88.0f ? v{} + 88.0f : x;
-    v n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;  // rounds to the nearest integer: needs the order of operations kept
-    v r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    v p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * (v)((__builtin_convertvector(n, whole) + 127) << 23);
-}
+// rounds to the nearest integer: needs the order of operations kept
+static inline v nearest(v x) { return (x + 12582912.0f) - 12582912.0f; }
 
-static inline v sigmoid(v x) { return 1.0f / (1.0f + exponential(-x)); }
-
-static inline v tangent(v x) { return 1.0f - 2.0f / (1.0f + exponential(2.0f * x)); }
+static inline v power_of_two(v n) { return (v)((__builtin_convertvector(n, whole) + 127) << 23); }
 
 // RM rows of a (strides sm, sk) times RN columns of u (rows of length ld), sums kept in registers
 template <int RM, int RN>

@@ -97,7 +97,8 @@ def compile_program(
 
 
 def _library(header: str, program: str, flags: list[str]) -> ctypes.CDLL | None:
-    source = files("scoremd.lanes").joinpath(header).read_text(encoding="utf-8") + program
+    headers = (files("scoremd.lanes").joinpath(name).read_text(encoding="utf-8") for name in (header, "functions.hpp"))
+    source = "".join([*headers, program])
     path = kept(".so", [source, *flags], functools.partial(_compile, source, flags))
     return None if path is None else ctypes.CDLL(str(path))
 

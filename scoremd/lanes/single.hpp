@@ -10,31 +10,16 @@ typedef float v4 __attribute__((vector_size(16)));
 #define at(x, l) (x)
 #define UNROLL _Pragma("GCC unroll 16")
 
-static inline v square(v x) { return x * x; }
-
 static inline v root(v x) { return __builtin_sqrtf(x); }
 
-// 2^n e^r with |r| <= ln(2) / 2, e^r by its polynomial of least error (Cephes, S. Moshier)
-static inline v exponential(v x) {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
-    v n = __builtin_rintf(x * 1.44269504f);
-    v r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    v p = 1.9875691500e-4f * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+static inline v nearest(v x) { return __builtin_rintf(x); }
+
+static inline v power_of_two(v n) {
     int32_t whole = ((int32_t)n + 127) << 23;
     v power;
     __builtin_memcpy(&power, &whole, sizeof power);
-    return p * power;
+    return power;
 }
-
-static inline v sigmoid(v x) { return 1.0f / (1.0f + exponential(-x)); }
-
-static inline v tangent(v x) { return 1.0f - 2.0f / (1.0f + exponential(2.0f * x)); }
 
 // vectors from and to where they need not be aligned
 template <typename W>
