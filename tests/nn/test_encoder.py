@@ -23,6 +23,19 @@ def test_an_untrained_encoder_changes_nothing_and_a_trained_one_reaches_all_of_a
     assert {name: bool((q - without).abs().min() > 1e-6) for name, q in found.items()} == dict.fromkeys(PARTS, True)
 
 
+def test_each_factor_reaches_its_layer():
+    network, x, lam = random_network(6, encoder_width=8), coordinates(6), levels(1.0)
+    encoder = network.encoder
+    for p in encoder.parameters():
+        torch.nn.init.zeros_(p)
+    without = network(x, lam, distinct(6))
+    for layer, splits in ((encoder.bead_factor, encoder.bead_splits), (encoder.torsion_factor, encoder.torsion_splits)):
+        for part in layer.bias.detach().split(splits):
+            part.fill_(0.5)
+            assert float((network(x, lam, distinct(6)) - without).abs().min()) > 1e-6
+            part.zero_()
+
+
 def test_models_without_an_encoder_are_described_as_before_there_was_one(tmp_path):
     assert "encoder_width" not in NetworkConfig().model_dump(mode="json")
     assert NetworkConfig(encoder_width=8).model_dump(mode="json")["encoder_width"] == 8
