@@ -32,7 +32,7 @@ def test_each_factor_reaches_its_layer():
     for layer, splits in ((encoder.bead_factor, encoder.bead_splits), (encoder.torsion_factor, encoder.torsion_splits)):
         for part in layer.bias.detach().split(splits):
             part.fill_(0.5)
-            assert float((network(x, lam, distinct(6)) - without).abs().min()) > 1e-6
+            assert float((network(x, lam, distinct(6)) - without).detach().abs().min()) > 1e-6
             part.zero_()
 
 
