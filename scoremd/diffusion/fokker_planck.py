@@ -40,7 +40,7 @@ def _step(log_snr: Tensor) -> Tensor:
     return DISPLACEMENT * signal_and_noise(log_snr)[1][:, None, None]
 
 
-def _rate(energy: EnergyFunction, x: Tensor, log_snr: Tensor) -> Tensor:
+def rate(energy: EnergyFunction, x: Tensor, log_snr: Tensor) -> Tensor:
     """d ln p / d lambda by central differences, (batch,); there is no end of the range in lambda."""
     lam = torch.cat([log_snr + LAMBDA_STEP, log_snr - LAMBDA_STEP])
     later, earlier = energy(torch.cat([x, x]), lam).split(len(x))
@@ -51,7 +51,7 @@ def residual_estimates(
     energy: EnergyFunction, scores: Tensor, x: Tensor, log_snr: Tensor, probes: Tensor, degrees_of_freedom: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Two independent estimates of R at x, each (batch,), from the scores at `displaced_points` (4 batch, bead, dimension)."""
-    batch, rate = len(x), _rate(energy, x, log_snr)
+    batch, change = len(x), rate(energy, x, log_snr)
     sigma2 = signal_and_noise(log_snr)[1] ** 2
     h = _step(log_snr)
     estimates = []
@@ -60,7 +60,7 @@ def residual_estimates(
         mean = 0.5 * (plus + minus)
         divergence = (probes[k] * (plus - minus) / (2 * h)).sum((1, 2))
         rest = ((x + mean) * mean).sum((1, 2))
-        estimates.append(rate + sigma2 * (degrees_of_freedom + divergence + rest))
+        estimates.append(change + sigma2 * (degrees_of_freedom + divergence + rest))
     return estimates[0], estimates[1]
 
 
@@ -111,6 +111,6 @@ def residual(energy: EnergyFunction, scores: Tensor, x: Tensor, log_snr: Tensor,
     batch = len(x)
     here, there = scores[:batch], scores[batch:].unflatten(0, (-1, batch))
     divergence = (directions * (there - here) / _step(log_snr)).sum((0, 2, 3))
-    return _rate(energy, x, log_snr) + signal_and_noise(log_snr)[1] ** 2 * (
+    return rate(energy, x, log_snr) + signal_and_noise(log_snr)[1] ** 2 * (
         degrees_of_freedom + divergence + ((x + here) * here).sum((1, 2))
     )

@@ -5,6 +5,10 @@ with variance 1 / sigma^2 in each dimension (Vincent 2011), and f / alpha, with 
 square of f (De Bortoli et al., arXiv 2402.08667). Their mixture y = w f / alpha - (1 - w) eps / sigma with w = 1 / (1 + sigma^2 A /
 alpha^2) has variance at most 1 / (sigma^2 + alpha^2 / A); dividing the squared error by that bound makes the loss of order one at
 every noise level. Without forces A is infinite, w = 0, and the loss is sigma^2 |s + eps / sigma|^2.
+
+Scores say little about the weights of basins against each other where noise is small: what lies between basins is hardly ever seen. How
+ln p of a noised sample changes with the noise level says it, from the noise where basins are one down to that where they are apart. That
+derivative, too, has an unbiased target, that of ln N(x; alpha x_0, sigma): dual score matching (Guth et al., arXiv 2506.05310).
 """
 
 import torch
@@ -80,6 +84,33 @@ def mixed_target(eps: Tensor, force: Tensor | None, force_square: float, log_snr
 def score_matching_loss(score: Tensor, target: Tensor, variance: Tensor, degrees_of_freedom: Tensor) -> Tensor:
     """Squared error of the score per degree of freedom in units of the target's variance bound, (batch,)."""
     return ((score - target) ** 2).sum((1, 2)) / (degrees_of_freedom * variance)
+
+
+def level_target(clean: Tensor, eps: Tensor, log_snr: Tensor, degrees_of_freedom: Tensor) -> tuple[Tensor, Tensor]:
+    """Target of d ln p / d lambda at fixed x = alpha x_0 + sigma eps, and a bound on its variance.
+
+    With lambda = ln(alpha / sigma) in the variance-preserving process, d alpha / d lambda = alpha sigma^2, d sigma / d lambda = -sigma
+    alpha^2, and d ln N(x; alpha x_0, sigma) / d lambda = alpha^2 (D - |eps|^2) + alpha sigma eps . x_0. Normal coordinates of unit
+    variance reach the bound; stiff ones, which give away what their noise was, do not.
+
+    Parameters
+    ----------
+    clean, eps : (batch, bead, dimension)
+    log_snr : (batch,)
+    degrees_of_freedom : D, (batch,) or (1,)
+
+    Returns
+    -------
+    target and variance, both (batch,)
+    """
+    alpha, sigma = signal_and_noise(log_snr)
+    target = alpha**2 * (degrees_of_freedom - (eps * eps).sum((1, 2))) + alpha * sigma * (eps * clean).sum((1, 2))
+    return target, degrees_of_freedom * alpha**2 * (2 * alpha**2 + sigma**2)
+
+
+def dual_score_matching_loss(rate: Tensor, target: Tensor, variance: Tensor, degrees_of_freedom: Tensor) -> Tensor:
+    """Squared error of d ln p / d lambda in units of the target's variance bound and, as that of the score, of D, (batch,)."""
+    return (rate - target) ** 2 / (variance * degrees_of_freedom)
 
 
 def mean_square_force(force: Tensor, degrees_of_freedom: Tensor) -> float:

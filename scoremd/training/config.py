@@ -52,6 +52,8 @@ class TrainingConfig(_Section):
         noise, where denoising knows them, down to small noise, so the least noisy expert must have seen all of that way
     focus : mean and standard deviation, in half log signal-to-noise ratio, of half of the noise levels that are trained on; the other half
         is log-uniform in time. None for half uniform, half log-uniform in time
+    dual_weight : factor of the loss of the energy's derivative by the noise level (dual score matching), which carries the weights of
+        basins from large to small noise; 1 weighs all targets by their variance, 0 turns it off
     steps, batch, learning_rate : Adam with one warm-up and cosine decay
     average : the weights that are kept are an exponential average over about 1 / (1 - average) steps
     seed, threads : of the run
@@ -73,6 +75,7 @@ class TrainingConfig(_Section):
     time_ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
     training_ranges: tuple[tuple[float, float], ...] | None = None
     focus: tuple[float, Annotated[float, Field(gt=0)]] | None = None
+    dual_weight: float = Field(0.0, ge=0)
     steps: int = Field(ge=1)
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(2e-3, gt=0)

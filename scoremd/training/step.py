@@ -6,8 +6,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoremd.diffusion.fokker_planck import basis_points, residual
-from scoremd.diffusion.losses import add_noise, draw_levels, mixed_target, score_matching_loss, stratified
+from scoremd.diffusion.fokker_planck import basis_points, rate, residual
+from scoremd.diffusion.losses import (
+    add_noise,
+    draw_levels,
+    dual_score_matching_loss,
+    level_target,
+    mixed_target,
+    score_matching_loss,
+    stratified,
+)
 from scoremd.diffusion.schedule import Schedule
 from scoremd.diffusion.space import Space
 from scoremd.nn.molecule import MoleculeBatch
@@ -54,11 +62,20 @@ class Batch(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Gradients by parameter, mean loss of the uniform (or normal) and the log-uniform half of the noise levels, Fokker–Planck loss."""
+    """Gradients by parameter, and mean losses.
+
+    Attributes
+    ----------
+    gradients : by parameter
+    uniform, logarithmic : score matching at the uniform (or normal) and the log-uniform half of the noise levels
+    dual : matching of the derivative by the noise level
+    fokker_planck : of that term
+    """
 
     gradients: list[Tensor]
     uniform: Tensor
     logarithmic: Tensor
+    dual: Tensor
     fokker_planck: Tensor
 
 
@@ -106,13 +123,16 @@ class BatchSource:
         return Consistency(Noised(x, space.noise(n, g), level), space.directions(n, g), molecule)
 
 
-def make_step(evaluation: Evaluation, force_square: float, consistency_weight: float) -> Callable[[Weights, Batch], StepResult]:
+def make_step(
+    evaluation: Evaluation, force_square: float, *, dual_weight: float = 0.0, consistency_weight: float = 0.0
+) -> Callable[[Weights, Batch], StepResult]:
     """The step as a function of weights and batch.
 
     Parameters
     ----------
     evaluation : of the network
     force_square : mean square of the scaled force for each degree of freedom
+    dual_weight : factor of the loss of the derivative by the noise level
     consistency_weight : alpha, the factor of the Fokker–Planck loss
     """
 
@@ -124,13 +144,16 @@ def make_step(evaluation: Evaluation, force_square: float, consistency_weight: f
         freedom = Space(batch.molecule.mask(x.dtype)).degrees_of_freedom
         scores, loss = evaluation.match(weights, x, log_snr, batch.molecule, target, 2 / (n * freedom * variance))
         losses = score_matching_loss(scores, target, variance, freedom)
-        consistency = losses.new_zeros(())
+        dual = consistency = losses.new_zeros(())
+        if dual_weight > 0:
+            dual = _dual_loss(evaluation, weights, batch, x, freedom)
+            loss = loss + dual_weight * dual
         if batch.consistency is not None:
             consistency = _consistency_loss(evaluation, weights, batch.consistency)
             loss = loss + consistency_weight * consistency
         gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
         k = n // 2
-        return StepResult([g.detach() for g in gradients], losses[:k].mean(), losses[k:].mean(), consistency.detach())
+        return StepResult([g.detach() for g in gradients], losses[:k].mean(), losses[k:].mean(), dual.detach(), consistency.detach())
 
     return step
 
@@ -164,6 +187,14 @@ def _every_other(batch: Batch, k: int) -> Batch:
         consistency = Consistency(of(samples), directions[:, k::2], MoleculeBatch(*map(half, molecule)))
     forces = None if batch.forces is None else half(batch.forces)
     return Batch(of(batch.denoising), forces, MoleculeBatch(*map(half, batch.molecule)), consistency)
+
+
+def _dual_loss(evaluation: Evaluation, weights: Weights, batch: Batch, x: Tensor, freedom: Tensor) -> Tensor:
+    """Mean loss of d ln p / d lambda at the noised samples x."""
+    clean, eps, log_snr = batch.denoising
+    target, variance = level_target(clean, eps, log_snr, freedom)
+    change = rate(lambda a, b: evaluation.energy(weights, a, b, _repeated(batch.molecule, 2)), x, log_snr)
+    return dual_score_matching_loss(change, target, variance, freedom).mean()
 
 
 def _consistency_loss(evaluation: Evaluation, weights: Weights, batch: Consistency) -> Tensor:

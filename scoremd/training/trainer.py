@@ -29,7 +29,7 @@ from scoremd.training.step import Batch, BatchSource, StepResult, in_halves, mak
 
 LOG = "metrics.csv"
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
-_COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "fokker_planck", "learning_rate")
+_COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "dual", "fokker_planck", "learning_rate")
 
 
 def learning_rate_factor(fraction: float) -> float:
@@ -87,7 +87,13 @@ class Expert:
         self.step_function = self._make_step(AsWritten(self.network))
 
     def _make_step(self, evaluation: Evaluation) -> Callable[[Weights, Batch], StepResult]:
-        return make_step(evaluation, self.source.data.force_square, self.config.fokker_planck.weight)
+        config = self.config
+        return make_step(
+            evaluation,
+            self.source.data.force_square,
+            dual_weight=config.dual_weight,
+            consistency_weight=config.fokker_planck.weight,
+        )
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -108,7 +114,7 @@ class Expert:
         self.source.generator.set_state(before)
 
     def advance(self) -> Tensor:
-        """One optimiser step; its losses, uniform, logarithmic and Fokker–Planck, and the norm of its gradient, (4,)."""
+        """One optimiser step; its losses, see `StepResult`, and the norm of its gradient, (5,)."""
         state, config = self.state, self.config
         result = self.step_function(self.parameters, self.source.draw())
         for p, gradient in zip(state.parameters.values(), result.gradients, strict=True):
@@ -221,8 +227,9 @@ def _remove_checkpoints(config: TrainingConfig) -> None:
 def _settings(config: TrainingConfig) -> dict[str, Any]:
     """What fixes a run bit for bit: configuration, a hash of the data, the version of torch."""
     fixed = config.model_dump(mode="json", exclude={"output", "data", "start", "checkpoint_every"})
-    if config.focus is None:  # settings of runs from before there was one are what they were
-        del fixed["focus"]
+    for key, absent in (("focus", None), ("dual_weight", 0.0)):  # settings of runs from before there was one are what they were
+        if fixed[key] == absent:
+            del fixed[key]
     start = {} if config.start is None else {"start": model_hash(*load_model(config.start))}
     return fixed | start | {"data_sha256": _digest(config.data), "torch": torch.__version__}
 

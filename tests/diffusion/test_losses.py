@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from scoremd.diffusion.losses import add_noise, draw_levels, draw_times, mean_square_force, mixed_target, score_matching_loss
+from scoremd.diffusion.losses import (
+    add_noise,
+    draw_levels,
+    draw_times,
+    dual_score_matching_loss,
+    level_target,
+    mean_square_force,
+    mixed_target,
+    score_matching_loss,
+)
 from scoremd.diffusion.schedule import VariancePreserving
 from scoremd.nn.score import energy_and_score
 
@@ -40,6 +49,36 @@ def test_variance_is_within_its_bound(mixture, generator, log_snr):
         target, bound = mixed_target(eps, labels, square, lam)
         variance = ((target - score) ** 2).sum((1, 2)) / D
         assert float(variance.mean()) < float(bound[0]) + 4.5 * float(variance.std()) / len(x) ** 0.5
+
+
+def exact_rate(mixture, x, lam):
+    """d ln p / d lambda at fixed x."""
+    lam = lam.clone().requires_grad_()
+    return -torch.autograd.grad(mixture(x, lam).sum(), lam)[0]
+
+
+@pytest.mark.parametrize("log_snr", [-2.0, 0.5, 3.0])
+def test_target_of_the_derivative_by_the_noise_level_is_unbiased(mixture, generator, log_snr):
+    """Its mean against any function of x is that of the exact derivative."""
+    x0 = mixture.sample(100_000, generator)
+    eps, lam = torch.randn(x0.shape, generator=generator, dtype=x0.dtype), torch.full((100_000,), log_snr, dtype=x0.dtype)
+    x = add_noise(x0, eps, lam)
+    target, _ = level_target(x0, eps, lam, D)
+    difference = target - exact_rate(mixture, x, lam)
+    for test in (torch.ones_like(x), x, torch.tanh(3 * x), (x > 0).double()):
+        product = difference[:, None] * test.sum(1)
+        assert (product.mean(0).abs() < 4.5 * product.std(0) / len(x) ** 0.5).all()
+
+
+@pytest.mark.parametrize("log_snr", [-3.0, 0.0, 2.0, 5.0])
+def test_derivative_by_the_noise_level_has_the_variance_that_its_error_is_divided_by(generator, log_snr):
+    """Of coordinates with unit variance, whose noised density is the same at all levels: the loss of the exact derivative, 0, is 1 / D."""
+    shape = (400_000, 1, 2)
+    x0, eps = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    lam = torch.full(shape[:1], log_snr, dtype=torch.float64)
+    target, variance = level_target(x0, eps, lam, D)
+    loss = dual_score_matching_loss(torch.zeros_like(target), target, variance, D)
+    assert abs(float(loss.mean()) - 1 / float(D)) < 4.5 * float(loss.std()) / len(loss) ** 0.5
 
 
 def test_bound_is_the_least_of_all_mixtures():

@@ -90,7 +90,7 @@ def test_halves_of_a_batch_do_not_disturb_each_other(network, compiled, monkeypa
     x, levels, molecule, generator = batch(32)
     eps = torch.randn(32, 10, 3, generator=generator)
     whole = Batch(Noised(x, eps, levels), None, molecule, None)
-    step = make_step(compiled, float("inf"), 0.0)
+    step = make_step(compiled, float("inf"))
     weights = dict(network.named_parameters())
     expected = step(weights, whole)
     torch.set_num_threads(2)

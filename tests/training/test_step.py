@@ -60,7 +60,7 @@ def alone(batch, k):
 
 def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
     network = model.make_network(samples.pair_statistics).double()
-    step = make_step(AsWritten(network), samples.force_square, 0.3)
+    step = make_step(AsWritten(network), samples.force_square, dual_weight=0.5, consistency_weight=0.3)
     parameters = dict(network.named_parameters())
     batch = double(source(samples, 1, fraction=1.0).draw())
     # both molecules are in both terms, in different orders
@@ -70,6 +70,7 @@ def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
     together = step(parameters, batch)
     parts = [step(parameters, alone(batch, k)) for k in range(8)]
     torch.testing.assert_close(together.fokker_planck, torch.stack([p.fokker_planck for p in parts]).mean(), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(together.dual, torch.stack([p.dual for p in parts]).mean(), rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(together.uniform, torch.stack([p.logarithmic for p in parts[:4]]).mean(), rtol=1e-8, atol=1e-8)
     for k, gradient in enumerate(together.gradients):
         expected = torch.stack([p.gradients[k] for p in parts]).mean(0)
@@ -80,7 +81,7 @@ def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
 def test_halves_of_a_batch_are_as_good_as_the_whole(samples, model, monkeypatch, size, fraction, calls):
     monkeypatch.setattr(step_module, "SMALLEST_HALVED", 6)
     network = model.make_network(samples.pair_statistics).double()
-    step, seen = make_step(AsWritten(network), samples.force_square, 0.3), []
+    step, seen = make_step(AsWritten(network), samples.force_square, dual_weight=0.5, consistency_weight=0.3), []
 
     def watched(weights, part):
         seen.append(len(part.denoising.positions))
@@ -100,7 +101,7 @@ def test_a_gpu_gives_the_gradients_of_the_cpu(samples, model):
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         network = model.make_network(samples.pair_statistics).to(device)
-        step = make_step(AsWritten(network), samples.force_square, 0.3)
+        step = make_step(AsWritten(network), samples.force_square, dual_weight=0.5, consistency_weight=0.3)
         gradients.append([g.cpu() for g in step(dict(network.named_parameters()), moved(batch, device)).gradients])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)
 
@@ -115,7 +116,7 @@ def test_batches_are_drawn_on_the_device_of_the_samples(samples):
 
 def test_where_missing_beads_are_changes_nothing(samples, model):
     network = model.make_network(samples.pair_statistics).double()
-    step = make_step(AsWritten(network), samples.force_square, 0.3)
+    step = make_step(AsWritten(network), samples.force_square, dual_weight=0.5, consistency_weight=0.3)
     parameters = dict(network.named_parameters())
     batch = double(source(samples, 1, fraction=1.0).draw())
 

@@ -137,6 +137,17 @@ def test_fokker_planck_term_lowers_the_residual(data, tmp_path):
     assert values[1] < 0.5 * values[0]
 
 
+def test_dual_score_matching_makes_energies_of_noise_levels_agree(data, tmp_path):
+    """Scores alone leave the energy's dependence on the noise level open."""
+    values = []
+    for weight in (0.0, 1e-9, 1.0):
+        trainer.train(config(data, tmp_path / str(weight), steps=150, checkpoint_every=50, fokker_planck={}, dual_weight=weight))
+        rows = list(csv.DictReader((tmp_path / str(weight) / "metrics.csv").open()))
+        values.append(float(rows[-1]["dual"]))
+    assert values[0] == 0
+    assert values[2] < 0.7 * values[1]  # what is left is the target's own variance, about 1 / D
+
+
 @pytest.mark.compiled
 @pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
