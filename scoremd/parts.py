@@ -36,7 +36,7 @@ os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has none of its
 
 
 @contextlib.contextmanager
-def _single_threaded() -> Iterator[int]:
+def single_threaded() -> Iterator[int]:
     """Keep torch from using more threads inside of operations, which are too small for that; gives the number that it may use."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -48,7 +48,7 @@ def _single_threaded() -> Iterator[int]:
 
 def concurrently(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`function` of each item, on as many threads as torch has."""
-    with _single_threaded() as threads:
+    with single_threaded() as threads:
         return list(map(function, items) if threads == 1 else _pool(threads).map(function, items))
 
 

@@ -6,8 +6,7 @@ constant. The density of centred beads departs from the standard normal by terms
 output stays of order one, and E is exactly the Gaussian's as lambda -> -inf. The prior is the Gaussian limit and the springs of stiff
 pairs, convolved with the noise.
 
-Noise level and molecule are looked up first (`Given`); the energy is then a function of real numbers alone. Of those, what does not
-depend on the coordinates makes a `Context`.
+What does not depend on the coordinates makes a `Context`; the energy is then a function of real numbers alone.
 """
 
 from typing import Any, NamedTuple
@@ -15,14 +14,15 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from scoremd.nn.encoder import MoleculeEncoder
 from scoremd.nn.interaction import Features, InteractionBlock
 from scoremd.nn.molecule import MoleculeBatch, remove_centre
 from scoremd.nn.noise_level import signal_and_noise
 from scoremd.nn.pairs import PairTable, pair_table, partners
-from scoremd.nn.radial import Normaliser, RadialFeatures, TimeEmbedding, noised_statistics, time_basis
-from scoremd.nn.torsion import TorsionContext, TorsionGiven, TorsionTerm
+from scoremd.nn.radial import Normaliser, RadialFeatures, TimeEmbedding, noised_statistics
+from scoremd.nn.torsion import TorsionContext, TorsionTerm
 
 #: Pair distances (scaled) beyond which messages fade out, slowly: small molecules are dense.
 ENVELOPE_LENGTH = 6.0
@@ -60,30 +60,6 @@ class NetworkConfig(BaseModel):
         return {key: value for key, value in handler(self).items() if key != "encoder_width" or value}
 
 
-class Given(NamedTuple):
-    """What a network looks up of noise levels and molecules, (batch or 1, ...) each: functions of it and coordinates need no indices.
-
-    Attributes
-    ----------
-    log_snr : (batch,)
-    time_basis, level_basis : (batch, 5) functions of the noise level, frozen and not
-    mask : (batch, bead) one for a bead, zero for padding
-    statistics : (batch, offset, bead, 3) of each pair
-    kind : (batch, bead, scalars) embedded bead and residue
-    pair : (batch, offset, bead, radial width) embedded pair
-    torsion : of the local term
-    """
-
-    log_snr: Tensor
-    time_basis: Tensor
-    level_basis: Tensor
-    mask: Tensor
-    statistics: Tensor
-    kind: Tensor
-    pair: Tensor
-    torsion: TorsionGiven | None
-
-
 class Context(NamedTuple):
     """All that the energy depends on besides the coordinates: the noise level and the molecule. Each (batch or 1, ...).
 
@@ -116,6 +92,10 @@ class Context(NamedTuple):
     share: Tensor
     confinement: Tensor
     normaliser: Tensor
+
+    def repeated(self, rows: int) -> "Context":
+        """That of copies of the batch, one after the other, `rows` in all; one row goes on to stand for all."""
+        return tree_map_only(Tensor, lambda q: q if len(q) in (1, rows) else q.repeat(rows // len(q), *[1] * (q.dim() - 1)), self)
 
 
 class MoleculeEnergy(nn.Module):
@@ -177,43 +157,25 @@ class MoleculeEnergy(nn.Module):
         Parameters
         ----------
         x : (batch, bead, 3) scaled coordinates
-        log_snr : (batch,) or (1,)
-        molecule : types, one row for each of the batch or one for all
+        log_snr : (batch,) or (1,); or those of a part, if the batch is copies of that part, one after the other
+        molecule : types, one row for each noise level or one for all
         """
-        return self.evaluate(x, self.look_up(log_snr, molecule))
+        return self.evaluate(x, self.context(log_snr, molecule).repeated(len(x)))
 
-    def evaluate(self, x: Tensor, given: Given) -> Tensor:
-        """Energy in kT, shape (batch,), of scaled coordinates x (batch, bead, 3)."""
-        return self._energy(x, self._context(given))
-
-    def look_up(self, log_snr: Tensor, molecule: MoleculeBatch) -> Given:
+    def context(self, log_snr: Tensor, molecule: MoleculeBatch) -> Context:
         """What `evaluate` is to be given; arguments as those of `forward`."""
-        mask = molecule.mask(log_snr.dtype)
-        return Given(
-            log_snr=log_snr,
-            time_basis=self.time.basis(log_snr),
-            level_basis=time_basis(log_snr),
-            mask=mask,
-            statistics=self.pair_statistics[molecule.pair],
-            kind=self.bead(molecule.bead) + self.residue(molecule.residue),
-            pair=self.radial.pair(molecule.pair),
-            torsion=None if self.torsion is None else self.torsion.look_up(molecule.residue, mask),
-        )
-
-    def _context(self, given: Given) -> Context:
-        log_snr, mask, kind = given.log_snr, given.mask, given.kind
+        mask, kind = molecule.mask(log_snr.dtype), self.bead(molecule.bead) + self.residue(molecule.residue)
         sigma = signal_and_noise(log_snr)[1][:, None, None]
-        mean, deviation, bonded = given.statistics.unbind(-1)
+        mean, deviation, bonded = self.pair_statistics[molecule.pair].unbind(-1)
         mean, inverse_deviation = noised_statistics(mean, deviation, log_snr)
         present = mask[:, None] * partners(mask, self._table) * self.pair_weight
         signal = mean**2 / (mean**2 + 2 * sigma**2)
-        time = self.time(given.time_basis)
+        time = self.time(log_snr)
         whole = kind.sum(1) / mask.sum(1, keepdim=True)
-        scalar, pair = kind + time[:, None], self.radial.context(given.pair, time)
+        scalar, pair = kind + time[:, None], self.radial.context(molecule.pair, time)
         torsion, gates, read_out = None, tuple[Tensor | None, ...]([None] * self.config.layers), None
         if self.torsion is not None:
-            assert given.torsion is not None  # as `look_up` makes it
-            torsion = self.torsion.context(given.torsion, log_snr, time)
+            torsion = self.torsion.context(molecule.residue, mask, log_snr, time)
         if self.encoder is not None:
             encoding = self.encoder(kind, mask, time, self._table)
             scalar, pair, whole = scalar + encoding.bead, pair + encoding.pair, whole + encoding.molecule
@@ -234,10 +196,11 @@ class MoleculeEnergy(nn.Module):
             torsion=torsion,
             share=share,
             confinement=0.5 * sigma[:, 0, 0] ** 2,
-            normaliser=share * self.normaliser(given.level_basis, whole),
+            normaliser=share * self.normaliser(log_snr, whole),
         )
 
-    def _energy(self, x: Tensor, c: Context) -> Tensor:
+    def evaluate(self, x: Tensor, c: Context) -> Tensor:
+        """Energy in kT, shape (batch,), of scaled coordinates x (batch, bead, 3)."""
         edge = partners(x, self._table) - x[:, None]
         distance = torch.sqrt((edge * edge).sum(-1) + 1e-6)
         z = (distance - c.mean) * c.inverse_deviation

@@ -35,7 +35,7 @@ class _Perceptron(nn.Module):
 
     def _outputs(self, x: Tensor, log_snr: Tensor) -> Tensor:
         """(batch, 1, dimension), (batch or 1,) -> (batch, outputs)."""
-        features, time = x[:, 0], self.time(self.time.basis(log_snr))
+        features, time = x[:, 0], self.time(log_snr)
         for layer, time_map in zip(self.hidden, self.time_maps, strict=True):
             features = nn.functional.silu(layer(features) + time_map(time))
         return self.read_out(features)

@@ -34,13 +34,9 @@ class TimeEmbedding(nn.Module):
         self.frozen_above = frozen_above
         self.mlp = nn.Sequential(nn.Linear(5, width), nn.SiLU(), nn.Linear(width, width))
 
-    def basis(self, log_snr: Tensor) -> Tensor:
-        """Functions of what is seen of the time, (batch or 1,) -> (batch or 1, 5)."""
-        return time_basis(log_snr if self.frozen_above is None else freeze(log_snr, self.frozen_above))
-
-    def forward(self, basis: Tensor) -> Tensor:
-        """(batch or 1, 5) -> (batch or 1, width)."""
-        return self.mlp(basis)
+    def forward(self, log_snr: Tensor) -> Tensor:
+        """(batch or 1,) -> (batch or 1, width)."""
+        return self.mlp(time_basis(log_snr if self.frozen_above is None else freeze(log_snr, self.frozen_above)))
 
 
 class Normaliser(nn.Module):
@@ -54,10 +50,10 @@ class Normaliser(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(5 + molecule_width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
 
-    def forward(self, basis: Tensor, molecule: Tensor) -> Tensor:
-        """`time_basis` of the noise (batch or 1, 5) and mean embedding of the beads (batch or 1, width) -> (batch or 1,)."""
-        n = max(len(basis), len(molecule))
-        return 10 * self.mlp(torch.cat([basis.expand(n, -1), molecule.expand(n, -1)], -1))[..., 0]
+    def forward(self, log_snr: Tensor, molecule: Tensor) -> Tensor:
+        """Noise level (batch or 1,) and mean embedding of the beads (batch or 1, width) -> (batch or 1,)."""
+        n = max(len(log_snr), len(molecule))
+        return 10 * self.mlp(torch.cat([time_basis(log_snr).expand(n, -1), molecule.expand(n, -1)], -1))[..., 0]
 
 
 def noised_statistics(mean: Tensor, deviation: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,8 +100,8 @@ class RadialFeatures(nn.Module):
         nn.init.normal_(self.pair.weight, std=1 / math.sqrt(2))
 
     def context(self, pair: Tensor, time: Tensor) -> Tensor:
-        """What embedded pairs (batch or 1, offset, bead, width) and time (batch or 1, time width) add before the nonlinearity."""
-        return pair + self.time_map(time)[:, None, None] + self.fine_map.bias
+        """What pair types (batch or 1, offset, bead) and time (batch or 1, time width) add before the nonlinearity."""
+        return self.pair(pair) + self.time_map(time)[:, None, None] + self.fine_map.bias
 
     def forward(self, z: Tensor, distance: Tensor, context: Tensor) -> Tensor:
         """Features of standardised and bare distances (batch, offset, bead), with the context of each pair."""

@@ -10,27 +10,13 @@ from scoremd.nn.noise_level import signal_and_noise
 FOURIER_ORDER = 3
 
 
-class TorsionGiven(NamedTuple):
-    """What the local term looks up of molecules.
-
-    Attributes
-    ----------
-    present : (batch or 1, group, torsion) zero where a bead is missing
-    any_present : (batch or 1, group) zero where all torsions of the group lack a bead
-    residue : (batch or 1, group, torsion * width) embedded residues of the torsions
-    """
-
-    present: Tensor
-    any_present: Tensor
-    residue: Tensor
-
-
 class TorsionContext(NamedTuple):
     """What the local term depends on besides the coordinates.
 
     Attributes
     ----------
-    present, any_present : as in `TorsionGiven`
+    present : (batch or 1, group, torsion) zero where a bead is missing
+    any_present : (batch or 1, group) zero where all torsions of the group lack a bead
     hidden : (batch or 1, group, width) what residues and time add to the first layer
     softness : (batch or 1, 1, 1) keeps torsions of collinear bonds finite
     factors : of the features of each hidden layer, (batch or 1, group, width of the layer)
@@ -89,20 +75,16 @@ class TorsionTerm(nn.Module):
         assert isinstance(layer, nn.Linear)  # as made above
         return layer
 
-    def look_up(self, residue: Tensor, mask: Tensor) -> TorsionGiven:
-        """Of residue types and mask (batch or 1, bead)."""
+    def context(self, residue: Tensor, mask: Tensor, log_snr: Tensor, time: Tensor) -> TorsionContext:
+        """Of residue types and mask (batch or 1, bead), noise levels (batch or 1,) and time (batch or 1, time width)."""
+        first, sigma = self._first_layer, signal_and_noise(log_snr)[1]
         present = mask[:, self.beads.flatten()].unflatten(1, self.beads.shape).prod(-1)
         residues = self.residue(residue[:, self.beads[..., 1].flatten()]).unflatten(1, self.shape).flatten(2)
-        return TorsionGiven(present, present.amax(-1), residues)
-
-    def context(self, given: TorsionGiven, log_snr: Tensor, time: Tensor) -> TorsionContext:
-        """Of what was looked up, noise levels (batch or 1,) and time (batch or 1, time width)."""
-        first, sigma = self._first_layer, signal_and_noise(log_snr)[1]
-        n = max(len(given.residue), len(time))
-        known = torch.cat([given.residue.expand(n, -1, -1), time[:, None].expand(n, self.shape[0], -1)], -1)
+        n = max(len(residues), len(time))
+        known = torch.cat([residues.expand(n, -1, -1), time[:, None].expand(n, self.shape[0], -1)], -1)
         return TorsionContext(
-            present=given.present,
-            any_present=given.any_present,
+            present=present,
+            any_present=present.amax(-1),
             hidden=nn.functional.linear(known, first.weight[:, self.series :], first.bias),
             softness=(0.01 + sigma**4)[:, None, None],
         )

@@ -2,8 +2,8 @@
 
 A loss is a function of energies and scores. With dL = sum g dE + u . ds its gradient is that of sum g E + u . s with g and u held
 fixed. For score matching, half of w |s - y|^2, u is w (s - y), so its gradient is that of w |s|^2 / 2 - (w y) . s: of the same form but
-for the first term. One program, of coordinates, what was looked up, w, u and g, serves all losses: it gives the gradient with respect to
-weights and to what was looked up. From there on, that being embeddings of types alone, torch goes on as usual.
+for the first term. One program, of coordinates, their context, w, u and g, serves all losses: it gives the gradient with respect to
+weights and to the context. From there on torch goes on as usual: copies of a sample share what does not depend on coordinates.
 """
 
 import copy
@@ -16,20 +16,23 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from scoremd.lanes.program import LANES, Program, compile_program
-from scoremd.nn.energy import MoleculeEnergy
+from scoremd.nn.energy import Context, MoleculeEnergy
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.nn.score import energy_and_score
-from scoremd.parts import LARGEST_PART, concurrently
+from scoremd.parts import LARGEST_PART, concurrently, single_threaded
 
 #: Tensors by their names in the network.
 Weights = Mapping[str, Tensor]
 
 
 class Evaluation(Protocol):
-    """What losses need at scaled coordinates x (batch, bead, 3) and noise levels (batch,), to be differentiated once in the weights."""
+    """What losses need at scaled coordinates x (batch, bead, 3) and noise levels (batch,), to be differentiated once in the weights.
+
+    Where the batch is copies of a part, one after the other, noise levels and molecules are those of the part.
+    """
 
     def energy(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
         """Energy (batch,) in kT."""
@@ -110,18 +113,17 @@ class InLanes:
     """
 
     def __init__(self, network: MoleculeEnergy, molecule: MoleculeBatch) -> None:
-        self._look_up, self._evaluate = _Method(network, "look_up"), _Method(network, "evaluate")
+        self._context, self._evaluate = _Method(network, "context"), _Method(network, "evaluate")
         weights = {name: q.detach().requires_grad_() for name, q in network.named_parameters()}
         self._level = torch.ones(1)
         one = MoleculeBatch(*(q[:1] for q in molecule))
-        given, self._structure = tree_flatten(self._look_up(weights, self._level, one))
-        reached = torch.autograd.grad(sum(q.sum() for q in given if q.requires_grad), list(weights.values()), allow_unused=True)
-        self._embeddings = [name for name, q in zip(weights, reached, strict=True) if q is not None]
-        #: which of the tensors that were looked up depend on weights
-        self.trained = [k for k, q in enumerate(given) if q.requires_grad]
+        self._pattern: Context = self._context(weights, self._level, one)
+        context = _tensors(self._pattern)
+        #: which of the context's tensors depend on weights
+        self.trained = [k for k, q in enumerate(context) if q.requires_grad]
         x = torch.randn(1, network.n_beads, 3, generator=torch.Generator().manual_seed(0))
-        self._example = [x, *(q.detach() for q in given)]
-        #: names of the weights that the energy depends on not by being looked up
+        self._example = [x, *(q.detach() for q in context)]
+        #: names of the weights that the energy depends on not by way of the context
         self.used = list(weights)
         e, s = self._values(*weights.values(), *self._example, create_graph=True)
         reached = torch.autograd.grad(e.sum() + s.sum(), list(weights.values()), allow_unused=True)
@@ -132,23 +134,24 @@ class InLanes:
 
     @functools.cached_property
     def values(self) -> Program:
-        """Coordinates, lookups -> energies, scores."""
+        """Coordinates, context -> energies, scores."""
         return _compiled(self._values, self._shared, self._example, 0)
 
     @functools.cached_property
     def energies(self) -> Program:
-        """Coordinates, lookups -> energies."""
+        """Coordinates, context -> energies."""
         return _compiled(lambda *q: [self._energies(*q).detach()], self._shared, self._example, 0)
 
     @functools.cached_property
     def energy_gradients(self) -> Program:
-        """g, coordinates, lookups -> gradients of g E by lookup, by weight."""
+        """g, coordinates, context -> gradients of g E by context, by weight."""
         return _compiled(self._energy_gradients, self._shared, [torch.ones(1), *self._example], len(self.used))
 
     def _energies(self, *given: Tensor) -> Tensor:
         known = dict(zip(self.used, given, strict=False))
         x, *rest = given[len(self.used) :]
-        return self._evaluate(known, x, tree_unflatten(rest, self._structure))
+        tensors = iter(rest)
+        return self._evaluate(known, x, tree_map_only(Tensor, lambda _: next(tensors), self._pattern))
 
     def _values(self, *given: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
         k = len(self.used)
@@ -157,7 +160,7 @@ class InLanes:
         )
 
     def _leaves(self, given: Sequence[Tensor], seeds: int) -> tuple[list[Tensor], list[Tensor], Sequence[Tensor]]:
-        """Arguments of `_values`, those that gradients are taken by, and seeds, of weights, seeds, coordinates and lookups."""
+        """Arguments of `_values`, those that gradients are taken by, and seeds, of weights, seeds, coordinates and context."""
         k = len(self.used)
         known = [q.detach().requires_grad_() for q in given[:k]]
         x, *rest = given[k + seeds :]
@@ -171,7 +174,7 @@ class InLanes:
         return list(torch.autograd.grad(loss, leaves, materialize_grads=True))
 
     def _gradients(self, *given: Tensor) -> list[Tensor]:
-        """Weights, w, u, g, coordinates, lookups -> scores, gradients by lookup, gradients by weight."""
+        """Weights, w, u, g, coordinates, context -> scores, gradients by context, gradients by weight."""
         arguments, leaves, (w, u, g) = self._leaves(given, 3)
         e, s = self._values(*arguments, create_graph=True)
         with torch.enable_grad():
@@ -179,9 +182,13 @@ class InLanes:
         return [s.detach(), *torch.autograd.grad(loss, leaves)]
 
     def _arguments(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> list[Tensor]:
-        """Coordinates, lookups, weights."""
-        given = tree_leaves(self._look_up({name: weights[name] for name in self._embeddings}, log_snr, molecule))
-        return [x, *(q.expand(len(x), *q.shape[1:]) for q in given), *(weights[name] for name in self.used)]
+        """Coordinates, context, weights."""
+
+        def context(*tensors: Tensor) -> list[Tensor]:
+            return _tensors(self._context(dict(zip(weights, tensors, strict=True)), log_snr, molecule).repeated(len(x)))
+
+        made = _OnOneThread.apply(context, *weights.values())
+        return [x, *(q.expand(len(x), *q.shape[1:]) for q in made), *(weights[name] for name in self.used)]
 
     def energy(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
         """See `Evaluation`."""
@@ -204,10 +211,32 @@ class InLanes:
         return _in_parts(program.bind(*arguments[own:]), [*seeds, *arguments[:own]], totals)
 
     def by_argument(self, found: Sequence[Tensor]) -> list[Tensor | None]:
-        """Gradients of `trained` lookups and `used` weights, for each argument."""
+        """Gradients by `trained` tensors of the context and by `used` weights, for each argument."""
         k = len(self.trained)
-        of_lookup = dict(zip(self.trained, found[:k], strict=True))
-        return [None, *(of_lookup.get(j) for j in range(len(self._example) - 1)), *found[k:]]
+        of_context = dict(zip(self.trained, found[:k], strict=True))
+        return [None, *(of_context.get(j) for j in range(len(self._example) - 1)), *found[k:]]
+
+
+def _tensors(context: Context) -> list[Tensor]:
+    return [q for q in tree_leaves(context) if q is not None]
+
+
+class _OnOneThread(torch.autograd.Function):
+    """A function that is computed and differentiated on one thread: on several, matrix products round in other ways."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Sequence[Tensor]], *arguments: Tensor) -> tuple[Tensor, ...]:
+        with single_threaded(), torch.enable_grad():
+            ctx.arguments = [q.detach().requires_grad_() for q in arguments]
+            ctx.results = function(*ctx.arguments)
+        return tuple(q.detach() for q in ctx.results)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        known = [(q, g) for q, g in zip(ctx.results, gradients, strict=True) if q.requires_grad]
+        results, given = zip(*known, strict=True)
+        with single_threaded():
+            return None, *torch.autograd.grad(results, ctx.arguments, given, allow_unused=True)
 
 
 class _Energy(torch.autograd.Function):

@@ -193,7 +193,7 @@ def _dual_loss(evaluation: Evaluation, weights: Weights, batch: Batch, x: Tensor
     """Mean loss of d ln p / d lambda at the noised samples x."""
     clean, eps, log_snr = batch.denoising
     target, variance = level_target(clean, eps, log_snr, freedom)
-    change = rate(lambda a, b: evaluation.energy(weights, a, b, _repeated(batch.molecule, 2)), x, log_snr)
+    change = rate(lambda a, b: evaluation.energy(weights, a, b, _twice(batch.molecule)), x, log_snr)
     return dual_score_matching_loss(change, target, variance, freedom).mean()
 
 
@@ -202,13 +202,10 @@ def _consistency_loss(evaluation: Evaluation, weights: Weights, batch: Consisten
     samples, directions, molecule = batch
     x, log_snr = add_noise(*samples), samples.log_snr
     freedom = Space(molecule.mask(x.dtype)).degrees_of_freedom
-    copies = 1 + len(directions)
-    _, scores = evaluation.energy_and_score(
-        weights, basis_points(x, log_snr, directions), log_snr.repeat(copies), _repeated(molecule, copies)
-    )
-    left = residual(lambda a, b: evaluation.energy(weights, a, b, _repeated(molecule, 2)), scores, x, log_snr, directions, freedom)
+    _, scores = evaluation.energy_and_score(weights, basis_points(x, log_snr, directions), log_snr, molecule)
+    left = residual(lambda a, b: evaluation.energy(weights, a, b, _twice(molecule)), scores, x, log_snr, directions, freedom)
     return (left**2 / freedom).mean()
 
 
-def _repeated(molecule: MoleculeBatch, copies: int) -> MoleculeBatch:
-    return molecule if len(molecule.bead) == 1 else MoleculeBatch(*(q.repeat(copies, *[1] * (q.dim() - 1)) for q in molecule))
+def _twice(molecule: MoleculeBatch) -> MoleculeBatch:
+    return molecule if len(molecule.bead) == 1 else MoleculeBatch(*(torch.cat([q, q]) for q in molecule))

@@ -27,7 +27,7 @@ def test_features_bend_less_beyond_the_data_than_within():
     torch.testing.assert_close(standard[:, 0, 0], z, rtol=1e-6, atol=1e-6)
     pair = torch.ones(len(z), 1, 1, dtype=torch.long)
     time = torch.zeros(len(z), 16, dtype=torch.float64)
-    out = features(standard, distance[:, None, None], features.context(features.pair(pair), time))[:, 0, 0]
+    out = features(standard, distance[:, None, None], features.context(pair, time))[:, 0, 0]
     bend = ((out[2:] - 2 * out[1:-1] + out[:-2]) / (z[1] - z[0]) ** 2).abs().amax(1)
     z = z[1:-1].abs()
     assert bend[z > 4].max() < 0.5 * bend[z < 3].max()

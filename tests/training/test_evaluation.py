@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from scoremd.nn.encoder import MoleculeEncoder
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.systems import find_system
 from scoremd.training import evaluation
@@ -18,7 +19,8 @@ from tests.training.test_dataset import description
 def network():
     torch.manual_seed(0)
     model = description()
-    model = model.model_copy(update={"network": model.network.model_copy(update={"encoder_width": 8})})
+    # so wide that several threads would share its matrix products
+    model = model.model_copy(update={"network": model.network.model_copy(update={"encoder_width": 64})})
     network = model.make_network(torch.tensor([1.0, 0.1, 1.0]) * torch.ones(46, 3))
     for p in network.parameters():
         p.data += 0.1 * torch.randn_like(p)
@@ -69,6 +71,40 @@ def test_compiled_gradients_are_those_as_written(network, compiled, n, threads):
     for name, exact in found[0][-1].items():
         single = found[1][-1][name].double()
         torch.testing.assert_close(single, exact, rtol=1e-3, atol=1e-5 * scale, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many rows each call of the encoder got."""
+    rows, forward = [], MoleculeEncoder.forward
+
+    def watched(self, kind, mask, time, table):
+        rows.append(max(len(kind), len(time)))
+        return forward(self, kind, mask, time, table)
+
+    monkeypatch.setattr(MoleculeEncoder, "forward", watched)
+    return rows
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(("levels", "molecules"), [(5, 5), (5, 1), (1, 1)])
+def test_copies_of_a_sample_share_what_does_not_depend_on_coordinates(network, compiled, encoded, levels, molecules):
+    x, (level, molecule) = batch(15)[0], (batch(levels)[1], batch(molecules)[2])
+    copies = MoleculeBatch(*(q.repeat(15 // molecules, *[1] * (q.dim() - 1)) for q in molecule))
+    found = []
+    for way, own in (
+        (AsWritten(network), (level.repeat(15 // levels), copies)),
+        (AsWritten(network), (level, molecule)),
+        (compiled, (level, molecule)),
+    ):
+        weights = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
+        energy, score = way.energy_and_score(weights, x, *own)
+        gradients = gradients_of(energy.square().sum() + way.energy(weights, x, *own).sum() + score.square().sum(), weights)
+        found.append((energy, score, *gradients.values()))
+    assert encoded == [15, 15] + 4 * [levels]
+    for expected, *others in zip(*found, strict=True):
+        for q in others:
+            torch.testing.assert_close(q, expected, rtol=1e-3, atol=1e-4 * max(1.0, float(expected.detach().abs().max())))
 
 
 @pytest.mark.compiled

@@ -132,6 +132,15 @@ def test_where_missing_beads_are_changes_nothing(samples, model):
     torch.testing.assert_close(after.gradients, before.gradients, rtol=1e-6, atol=1e-8)
 
 
+def test_displaced_copies_of_a_sample_are_encoded_once(samples, model):
+    model = model.model_copy(update={"network": model.network.model_copy(update={"encoder_width": 8})})
+    network, rows = model.make_network(samples.pair_statistics), []
+    network.encoder.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0])))
+    make_step(AsWritten(network), samples.force_square, consistency_weight=0.3)(dict(network.named_parameters()), source(samples, 1).draw())
+    # 8 samples for score matching, 4 for the consistency term, of which the derivative by the noise level takes two other levels
+    assert sorted(rows) == [4, 8, 8]
+
+
 def test_all_batches_have_one_shape(samples):
     """Whichever molecules the few samples of the consistency term are: compiled steps take one shape only."""
     small = source(samples, 0, fraction=0.125)
