@@ -53,7 +53,7 @@ class TrainingConfig(_Section):
     focus : mean and standard deviation, in half log signal-to-noise ratio, of half of the noise levels that are trained on; the other half
         is log-uniform in time. None for half uniform, half log-uniform in time
     dual_weight : factor of the loss of the energy's derivative by the noise level (dual score matching), which carries the weights of
-        basins from large to small noise; 1 weighs all targets by their variance, 0 turns it off
+        basins from large to small noise, for the least noisy expert; 1 weighs all targets by their variance, 0 turns it off
     steps, batch, learning_rate : Adam with one warm-up and cosine decay
     average : the weights that are kept are an exponential average over about 1 / (1 - average) steps
     seed, threads : of the run

@@ -72,6 +72,7 @@ class Expert:
             _start_from(self.network, number, config.start, description)
         self.network.to(device)
         # Consistency at small times is what simulation needs; noisier experts only sample.
+        self.dual_weight = config.dual_weight if number == 0 else 0.0
         consistent = config.fokker_planck.weight > 0 and number == 0
         generator = torch.Generator(device).manual_seed(seed)
         self.source = BatchSource(
@@ -87,12 +88,11 @@ class Expert:
         self.step_function = self._make_step(AsWritten(self.network))
 
     def _make_step(self, evaluation: Evaluation) -> Callable[[Weights, Batch], StepResult]:
-        config = self.config
         return make_step(
             evaluation,
             self.source.data.force_square,
-            dual_weight=config.dual_weight,
-            consistency_weight=config.fokker_planck.weight,
+            dual_weight=self.dual_weight,
+            consistency_weight=self.config.fokker_planck.weight,
         )
 
     @property
