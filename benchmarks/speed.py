@@ -73,8 +73,8 @@ def matrix_rate() -> float:
     return 2 * 1024**3 / seconds(lambda: a @ a) / 1e9
 
 
-def training(force_field: ForceField, name: str, **terms: dict[str, float]) -> float:
-    """ms of a training step of the least noisy network; `terms` is the section `fokker_planck` if there is to be one."""
+def training(force_field: ForceField, name: str, **terms: Any) -> float:
+    """ms of a training step of the least noisy network; `terms` are `dual_weight` and the section `fokker_planck`, if they are to be."""
     system = load_system(name)
     reference = system.reference_ensemble()
     assert reference is not None
@@ -153,6 +153,7 @@ def measure(model: str, name: str) -> dict[str, float]:
     points = round(128 * of_aldp["fraction"])
     return {
         "training step, batch 128 [ms]": training(force_field, name),
+        "training step with dual score matching, batch 128 [ms]": training(force_field, name, dual_weight=1.0),
         "training step with Fokker-Planck, 128 points, batch 128 [ms]": training(
             force_field, name, fokker_planck=of_aldp | {"fraction": 1.0}
         ),
