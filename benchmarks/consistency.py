@@ -1,11 +1,11 @@
-"""What the Fokker–Planck term did to the shipped model of all dipeptides, on molecules that it has not seen.
+"""What consistency between noise levels did to the shipped model of all dipeptides, on molecules that it has not seen.
 
-    python benchmarks/fokker_planck.py --data validation
+    python benchmarks/consistency.py --data validation
 
-The model is a mixture over time of two networks: the one for small times, which gives the forces, went on from the other one with the
-term. Each alone at all times, and the mixture: excess JS of samples against the reference, and the root mean square of the residual of the
-network that gives the forces, over the noise levels, and about its mean at each. `--data` is a folder of ensembles, named by their
-sequences: the validation peptides, by which models are chosen.
+The model is a mixture over time of two networks: the one for small times, which gives the forces, went on from the other one with dual
+score matching. Each alone at all times, and the mixture: excess JS of samples against the reference, and the root mean square of the
+Fokker–Planck residual of the network that gives the forces, over the noise levels, and about its mean at each. `--data` is a folder of
+ensembles, named by their sequences: the validation peptides, by which models are chosen.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
     for name, mean in means.items():
         print(f"{name:8}", *(f"{key} {value:.4f}" for key, value in mean.items()), sep=" | ")
     settings = {"model": shipped.hash, "samples": a.samples, "seed": a.seed, "frames of the residual": _FRAMES}
-    print(write_results("fokker_planck", settings | {"mean": means, "peptides": rows}))
+    print(write_results("consistency", settings | {"mean": means, "peptides": rows}))
 
 
 if __name__ == "__main__":
