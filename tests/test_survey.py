@@ -19,7 +19,7 @@ SHORT = ["-n", 20, "--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every"
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
+    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 20)  # fewer give molecules too torn to be simulated
     monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
 
 
