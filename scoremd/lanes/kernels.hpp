@@ -47,12 +47,30 @@ static inline void rows(const v* a, int sm, int sk, const float* u, int N, int K
     for (; j < N; j++) block<RM, 1>(a, sm, sk, u + j, N, K, bias ? bias + j : nullptr, out + j);
 }
 
+// one row of a (stride sk) times u; sums are kept in memory, so that u, which may be large, is read in its order
+static inline void row(const v* a, int sk, const float* u, int N, int K, const float* bias, v* out) {
+    constexpr int RK = 6;
+    for (int j = 0; j < N; j++) out[j] = v{} + (bias ? bias[j] : 0.0f);
+    int k = 0;
+    for (; k + RK <= K; k += RK) {
+        v x[RK];
+        UNROLL for (int i = 0; i < RK; i++) x[i] = a[(k + i) * sk];
+        for (int j = 0; j < N; j++) {
+            v s = out[j];
+            UNROLL for (int i = 0; i < RK; i++) s += x[i] * (v{} + u[(k + i) * N + j]);
+            out[j] = s;
+        }
+    }
+    for (; k < K; k++)
+        for (int j = 0; j < N; j++) out[j] += a[k * sk] * (v{} + u[k * N + j]);
+}
+
 // out (M, N) = a (M, K) u (K, N) + bias (N), a and out in lanes
 static __attribute__((noinline)) void product(const v* a, int M, int sm, int sk, const float* u, int N, int K, const float* bias, v* out) {
     int m = 0;
     for (; m + 3 <= M; m += 3) rows<3, 4>(a + m * sm, sm, sk, u, N, K, bias, out + m * N);
     if (M - m == 2) rows<2, 6>(a + m * sm, sm, sk, u, N, K, bias, out + m * N);
-    if (M - m == 1) rows<1, 12>(a + m * sm, sm, sk, u, N, K, bias, out + m * N);
+    if (M - m == 1) row(a + m * sm, sk, u, N, K, bias, out + m * N);
 }
 
 static inline float sum(v x) {
@@ -93,9 +111,34 @@ static inline v8 sums(const v* x) {
     return paired4(a, b);
 }
 
+// y (M, N; rows ym apart) += sum over lanes of a (M; stride am) b (N; stride bn): the lanes are what is summed over, so vectors run over N
+static inline void outer(const v* a, int M, int am, const v* b, int N, int bn, float* y, int ym) {
+    float t[L * N];
+    for (int n = 0; n < N; n++)
+        for (int l = 0; l < L; l++) t[l * N + n] = b[n * bn][l];
+    for (int m = 0; m < M; m++) {
+        v x = a[m * am];
+        float* row = y + m * ym;
+        int n = 0;
+        for (; n + L <= N; n += L) {
+            v s, z;
+            __builtin_memcpy(&s, row + n, sizeof s);
+            UNROLL for (int l = 0; l < L; l++) {
+                __builtin_memcpy(&z, t + l * N + n, sizeof z);
+                s += z * x[l];
+            }
+            __builtin_memcpy(row + n, &s, sizeof s);
+        }
+        for (; n < N; n++)
+            for (int l = 0; l < L; l++) row[n] += x[l] * t[l * N + n];
+    }
+}
+
 // y (M, N; strides ym, yn) += sum over lanes of a (M, K; strides am, ak) b (K, N; strides bn, bk)
 static __attribute__((noinline)) void accumulate(
     const v* a, int M, int am, int ak, const v* b, int N, int bk, int bn, int K, float* y, int ym, int yn) {
+    if (K == 1 && yn == 1) return outer(a, M, am, b, N, bn, y, ym);
+    if (K == 1 && ym == 1) return outer(b, N, bn, a, M, am, y, yn);
     int m = 0;
     for (; m + 2 <= M; m += 2) {
         int n = 0;

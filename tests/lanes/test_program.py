@@ -45,19 +45,19 @@ def test_results_are_those_as_written(bound, shared, molecules):
 def of_weights(w, b, x, factor):
     """Gradients by weights, of a function with a gradient in it."""
     w, b, x = (q.detach().requires_grad_() for q in (w, b, x))
-    y = torch.nn.functional.silu(torch.nn.functional.linear(x, w[:, :4], b)) @ w[:, 1:]
+    y = torch.nn.functional.silu(torch.nn.functional.linear(x, w[:, :-1], b)) @ w[:, 1:]
     energy = y.tanh().sum((1, 2)) + (w[0] ** 2).sum() * 0
     (score,) = torch.autograd.grad(energy.sum(), x, create_graph=True)
     loss = factor * (energy + (score**2).sum((1, 2)))
     return [energy.detach(), *torch.autograd.grad(loss.sum(), [w, b])]
 
 
-@pytest.mark.parametrize(("rows", "width"), [(1, 9), (3, 12), (5, 7)])
+@pytest.mark.parametrize(("rows", "width", "inner"), [(1, 9, 4), (1, 37, 11), (3, 12, 4), (5, 7, 4)])
 @pytest.mark.parametrize("molecules", [16, 48])
-def test_totals_are_sums_over_molecules(rows, width, molecules):
+def test_totals_are_sums_over_molecules(rows, width, inner, molecules):
     torch.manual_seed(molecules + rows)
-    w, b = torch.randn(width, 5), torch.randn(width)
-    x, factor = torch.randn(molecules, rows, 4), torch.randn(molecules)
+    w, b = torch.randn(width, inner + 1), torch.randn(width)
+    x, factor = torch.randn(molecules, rows, inner), torch.randn(molecules)
     bound = compile_program(of_weights, [w, b], [x[:1], factor[:1]], totals=2).bind(w, b)
     expected = of_weights(*(q.double() for q in (w, b, x, factor)))
     for a, c in zip(bound(x, factor), expected, strict=True):
