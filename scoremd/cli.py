@@ -167,6 +167,29 @@ def train(config: Annotated[Path, typer.Argument(help="YAML file; see scoremd.tr
 
 @app.command()
 @_one_line_errors
+def refine(
+    model: Annotated[str, typer.Argument(help="Model name or folder.")],
+    data: Annotated[Path, typer.Option("--data", help="Ensemble, or folder of ensembles, as for training.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the refined model, and of what it was refined by.")],
+    validation: Annotated[Path | None, typer.Option("--validation", help="The same, of molecules to watch.")] = None,
+    samples: Annotated[int, typer.Option("--samples", min=2, help="Samples of each molecule.")] = 640,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Replicas of each molecule's simulation.")] = 32,
+    ps: Annotated[float, typer.Option("--ps", help="Length of each replica in ps.")] = 20.0,
+    seed: Seed = 0,
+    threads: Threads = 2,
+) -> None:
+    """Refine a model by its own samples and simulations of training molecules."""
+    from scoremd.force_field import ForceField
+    from scoremd.refinement import RefinementSettings
+    from scoremd.refinement import refine as run
+
+    _use(threads)
+    refined = run(ForceField.load(model), data, validation, output, RefinementSettings(samples, replicas, ps, seed=seed))
+    print(f"model {refined.hash} written to {output}")
+
+
+@app.command()
+@_one_line_errors
 def sample(
     systems: SystemNames,
     output: TrajectoryOutput,

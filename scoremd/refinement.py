@@ -1,0 +1,277 @@
+"""Refinement of a trained model by what it makes: its simulations and its samples of training molecules, against the data.
+
+Where the noise is small, score matching sees stiff bonds and little of the soft landscape, whose errors a simulation then adds up to wrong
+populations. What is wrong with them shows in the simulation itself. With Delta E = E_new - E_old the relative entropy of the data and the
+new model (Shell, J. Chem. Phys. 129, 144108, 2008) is, up to a constant,
+
+    S = <Delta E>_data + ln <exp(-Delta E)>_model,
+
+the second mean over a simulation with the old model, which serves as long as the change is small (reweighting: Thaler & Zavadlav, Nat.
+Commun. 12, 6884, 2021). It is convex in Delta E, least where that is ln p_model / p_data, and asks for energies alone, not for scores. At
+the noise of forces that is done with simulations. Networks that sample are given the same at all noise levels: data and samples are noised
+alike, and what is learned, Delta E(x, t) = ln p_samples(x, t) / p_data(x, t), turns the score of the one into that of the other.
+
+Only the local term is changed, the function of the torsions, and what the encoder tells it: the rest is what score matching is good at.
+"""
+
+import copy
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoremd.data import Ensemble
+from scoremd.diffusion.losses import add_noise
+from scoremd.diffusion.space import Space
+from scoremd.emulation import equilibrated
+from scoremd.errors import ScoreMDError
+from scoremd.files import exclusive, make_folder, write_text
+from scoremd.force_field import ForceField
+from scoremd.nn.energy import MoleculeEnergy
+from scoremd.nn.molecule import MoleculeBatch
+from scoremd.progress import progress
+from scoremd.systems import System, ToySystem, find_system
+from scoremd.training.dataset import read_ensembles
+from scoremd.trajectory_files import read_trajectory, write_trajectory
+
+LOG = "refinement.csv"
+#: Time step of the simulations: larger than where dynamics count, which warms bonds by some percent and leaves torsions alone.
+_TIME_STEP_FS = 4.0
+_FRAME_INTERVAL_PS = 0.2
+#: Half log signal-to-noise ratios at which samples are refined: from where torsions begin to show to where they are all but clean.
+_LEVELS = (-1.5, 3.5)
+#: Molecules of each step of the optimiser, and frames of each of them, of the data and of the model.
+_MOLECULES, _FRAMES = 6, 800
+_GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """What fixes a refinement.
+
+    Attributes
+    ----------
+    samples : of each molecule
+    replicas, ps : of the simulation of each molecule, which starts from frames of the data
+    epochs : how often the optimiser sees all molecules
+    learning_rate : of Adam, with one warm-up and cosine decay
+    seed : of everything
+    """
+
+    samples: int = 640
+    replicas: int = 32
+    ps: float = 20.0
+    epochs: int = 8
+    learning_rate: float = 3e-4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Frames of one molecule in the model's slots, scaled and centred: (frame, slot, 3).
+
+    Attributes
+    ----------
+    molecule : one row
+    data : reference frames
+    made : frames of the model
+    """
+
+    molecule: MoleculeBatch
+    data: Tensor
+    made: Tensor
+
+
+def relative_entropy(change_of_data: Tensor, change_of_model: Tensor) -> Tensor:
+    """S of the module's docstring, in nats, without its constant: 0 for no change, and the less the better.
+
+    Parameters
+    ----------
+    change_of_data, change_of_model : (frame,) Delta E of frames of the data, and of the old model
+    """
+    return change_of_data.mean() + torch.logsumexp(-change_of_model, 0) - float(np.log(len(change_of_model)))
+
+
+def local_energy(network: MoleculeEnergy, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
+    """Share of the local term in the energy, (batch,), of scaled coordinates at one noise level (1,)."""
+    context = network.context(log_snr, molecule)
+    assert network.torsion is not None  # as `refine` makes sure
+    assert context.torsion is not None  # as the network has the term
+    return context.share * network.torsion(x, context.torsion)
+
+
+def refine_network(
+    network: MoleculeEnergy,
+    training: Sequence[Contrast],
+    validation: Sequence[Contrast],
+    levels: tuple[float, float],
+    *,
+    noised: bool,
+    settings: RefinementSettings,
+) -> Iterator[tuple[MoleculeEnergy, float, float]]:
+    """Refine the local term of a network.
+
+    Parameters
+    ----------
+    network : left as it is
+    training, validation : molecules to learn from, and to watch
+    levels : range of half log signal-to-noise ratios, drawn evenly
+    noised : add the noise of the level; without, frames are taken as they are
+    settings : of the optimiser
+
+    Yields
+    ------
+    after each epoch the refined network and by how much it has lowered the relative entropy of training and validation molecules, in nats
+    (the latter nan without any)
+    """
+    new = copy.deepcopy(network)
+    trained = [p.requires_grad_() for name, p in new.named_parameters() if name.startswith(("torsion.", "encoder.torsion"))]
+    optimizer = torch.optim.Adam(trained, settings.learning_rate, betas=(0.9, 0.99))
+    steps = settings.epochs * -(-len(training) // _MOLECULES)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps + 1, pct_start=0.1)
+    generator = torch.Generator().manual_seed(settings.seed)
+
+    def entropy(one: Contrast, frames: int, generator: torch.Generator) -> Tensor:
+        parts = [q[torch.randperm(len(q), generator=generator)[:frames]] for q in (one.data, one.made)]
+        low, high = levels
+        log_snr = low + (high - low) * torch.rand(1, generator=generator)
+        x = torch.cat(parts)
+        if noised:
+            x = add_noise(x, Space(one.molecule.mask(x.dtype)).noise(len(x), generator), log_snr)
+        with torch.no_grad():
+            before = local_energy(network, x, log_snr, one.molecule)
+        change = local_energy(new, x, log_snr, one.molecule) - before
+        return relative_entropy(change[: len(parts[0])], change[len(parts[0]) :])
+
+    for _ in range(settings.epochs):
+        gains = []
+        order = torch.randperm(len(training), generator=generator).tolist()
+        for k in range(0, len(order), _MOLECULES):
+            optimizer.zero_grad()
+            losses = [entropy(training[j], _FRAMES, generator) for j in order[k : k + _MOLECULES]]
+            torch.stack(losses).mean().backward()
+            torch.nn.utils.clip_grad_norm_(trained, _GRADIENT_NORM)
+            optimizer.step()
+            schedule.step()
+            gains += [-float(q.detach()) for q in losses]
+        with torch.no_grad():
+            watched = [-float(entropy(one, len(one.made), torch.Generator().manual_seed(0))) for one in validation]
+        yield new, float(np.mean(gains)), float(np.mean(watched)) if watched else float("nan")
+
+
+def refine(force_field: ForceField, data: Path, validation: Path | None, output: Path, settings: RefinementSettings) -> ForceField:
+    """Refine a model and save it to `output`, beside what it was refined by: `samples`, `simulations`, `refinement.csv`.
+
+    Samples and simulations that are there are taken as they are, so that an interrupted run goes on.
+
+    Parameters
+    ----------
+    force_field : the model, left as it is
+    data : ensemble of the model's molecule, or folder of ensembles of members of its family, as for training
+    validation : the same of molecules to watch, or None
+    output : folder, made if need be
+    settings : of the run
+
+    Raises
+    ------
+    ScoreMDError
+        If the model has no local term or is of no molecule, a file cannot be read or is of a molecule that the model does not cover, the
+        output cannot be written or holds a refinement with other settings, or too few frames of a simulation are left.
+    """
+    description = force_field.description
+    system = find_system(description.systems[0])
+    if isinstance(system, ToySystem) or not description.torsions:
+        raise ScoreMDError(f"model {description.name} has no local term of torsions that could be refined")
+    make_folder(output)
+    with exclusive(output):
+        _claim(output, json.dumps([force_field.hash, str(data), str(validation), asdict(settings)]))
+        jobs = [("training", one) for one in read_ensembles(system, data)]
+        jobs += [("validation", one) for one in read_ensembles(system, validation)] if validation is not None else []
+        contrasts: dict[tuple[str, str], list[Contrast]] = {}
+        with progress(f"sample and simulate {system.name}", len(jobs), "molecules") as bar:
+            for k, (role, (member, ensemble)) in enumerate(jobs):
+                for kind, one in _contrasts(force_field, member, ensemble, output, settings, settings.seed + k).items():
+                    contrasts.setdefault((role, kind), []).append(one)
+                bar.advance(1)
+        refined = list(force_field.experts)
+        rows: list[list[str]] = [["network", "by", "epoch", "training_nats", "validation_nats"]]
+        for number, kind, levels in _stages(force_field):
+            training, watched = contrasts["training", kind], contrasts.get(("validation", kind), [])
+            epochs = refine_network(refined[number], training, watched, levels, noised=kind == "samples", settings=settings)
+            with progress(f"refine by {kind}", settings.epochs, "epochs") as bar:
+                for epoch, (network, *gains) in enumerate(epochs):
+                    refined[number] = network
+                    rows.append([str(number), kind, str(epoch + 1), *(f"{gain:.5f}" for gain in gains)])
+                    bar.advance(1)
+        trained = description.trained | {"refined": {"model": force_field.hash, "molecules": len(contrasts["training", "samples"])}}
+        result = ForceField(description.model_copy(update={"trained": trained | {"refinement": asdict(settings)}}), refined)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        write_text(output / LOG, text.getvalue())
+        result.save(output)
+    return result
+
+
+def _stages(force_field: ForceField) -> Iterator[tuple[int, str, tuple[float, float]]]:
+    """Number of each network, by what it is refined, and the noise levels: the first by what it is there for, forces."""
+    d, schedule = force_field.description, force_field.description.make_schedule()
+    level = float(schedule.log_snr(torch.tensor(d.simulation_time, dtype=torch.float64)))
+    yield 0, "simulations", (level, level)
+    for number, times in enumerate(d.time_ranges[1:], 1):
+        high, low = schedule.log_snr(torch.tensor(times, dtype=torch.float64)).tolist()
+        if low < _LEVELS[1] and high > _LEVELS[0]:
+            yield number, "samples", (max(low, _LEVELS[0]), min(high, _LEVELS[1]))
+
+
+def _contrasts(
+    force_field: ForceField, system: System, ensemble: Ensemble, output: Path, settings: RefinementSettings, seed: int
+) -> dict[str, Contrast]:
+    """What the model makes of a molecule, and the data, by the kind of the former."""
+    beads, paths = system.beads_of(ensemble), {}
+    for kind in ("samples", "simulations"):
+        paths[kind] = make_folder(output / kind) / f"{system.name}.h5"
+    if not paths["samples"].exists():
+        drawn = force_field.sample(system, settings.samples, seed)
+        write_trajectory(paths["samples"], drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
+    if not paths["simulations"].exists():
+        chosen = np.random.default_rng(seed).integers(beads.n_frames, size=settings.replicas)
+        force_field.simulate(
+            system,
+            ns=settings.ps * 1e-3,
+            replicas=settings.replicas,
+            seed=seed,
+            time_step_fs=_TIME_STEP_FS,
+            frame_interval_ps=_FRAME_INTERVAL_PS,
+            start=mdtraj.Trajectory(beads.positions[chosen], system.topology()),
+            output=paths["simulations"],
+        )
+    d = force_field.description
+    bound, norm = force_field.bind(system), d.make_schedule().norm(torch.tensor(d.simulation_time, dtype=torch.float64))
+
+    def scaled(positions: np.ndarray) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(positions, np.float32))
+        return bound.space.project(bound.to_slots(x * (d.length_scale / float(norm))))
+
+    data, found = scaled(beads.positions), {}
+    for kind, path in paths.items():
+        trajectory, replicas, _ = read_trajectory(path, system.topology())
+        made = trajectory if kind == "samples" else equilibrated(trajectory, replicas)[0]
+        if made.n_frames < 2:
+            raise ScoreMDError(f"{path}: holds too few frames to refine by; do its replicas blow up?")
+        found[kind] = Contrast(bound.molecule, data, scaled(made.xyz))
+    return found
+
+
+def _claim(folder: Path, text: str) -> None:
+    """Note what the folder is for; refuse one that is for something else."""
+    path = folder / "refinement.json"
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ScoreMDError(f"{folder}: holds a refinement with other settings; choose another output or remove it")
+    write_text(path, text)

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+
+from scoremd.collective_variables import dihedrals
+from scoremd.data import write_ensemble
+from scoremd.errors import ScoreMDError
+from scoremd.force_field import ForceField
+from scoremd.refinement import Contrast, RefinementSettings, local_energy, refine, refine_network, relative_entropy
+from scoremd.systems import load_system
+from tests.models import alanine_dipeptide
+
+CLEAN = torch.tensor([6.0])
+
+
+def test_relative_entropy_is_least_at_the_logarithm_of_the_ratio_of_densities():
+    torch.manual_seed(0)
+    data, made = torch.randn(200_000), 1.5 * torch.randn(200_000)
+
+    def change(x):
+        return x**2 / 2 - x**2 / (2 * 1.5**2)  # ln p_made / p_data, without its constant
+
+    least = relative_entropy(change(data), change(made))
+    divergence = np.log(1.5) + 1 / (2 * 1.5**2) - 0.5
+    assert float(least) == pytest.approx(-divergence, abs=0.005)
+    assert relative_entropy(0 * data, 0 * made) == 0
+    for factor in (0.8, 1.2):
+        assert relative_entropy(factor * change(data), factor * change(made)) > least + 1e-3
+
+
+@pytest.fixture(scope="module")
+def tilted():
+    """Reference frames, and others of the same with more of cos phi, at a width of the local term that can learn it."""
+    force_field = alanine_dipeptide()
+    d = force_field.description
+    d = d.model_copy(update={"network": d.network.model_copy(update={"torsion_width": 32})})
+    torch.manual_seed(0)
+    network = d.make_network()
+    system = load_system("ALDP")
+    ensemble = system.reference_ensemble()
+    tilt = np.cos(dihedrals(ensemble.to_mdtraj(system.bonds), [system.collective_variables["phi"]])[:, 0])
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(tilt), 4000, p=np.exp(tilt) / np.exp(tilt).sum())
+    x = torch.from_numpy(6 * (ensemble.positions - ensemble.positions.mean(1, keepdims=True)))
+    others = rng.choice(len(tilt), 4000)
+    divergence = np.log(np.mean(np.exp(tilt))) - tilt.mean()
+    return network, Contrast(d.molecule(system), x[others], x[chosen]), tilt[others], divergence
+
+
+SETTINGS = RefinementSettings(epochs=150, learning_rate=3e-3)
+
+
+def refined(tilted, level, *, noised):
+    network, contrast, _, _ = tilted
+    *_, (new, _, gain) = refine_network(network, [contrast], [contrast], (level, level), noised=noised, settings=SETTINGS)
+    return new, gain
+
+
+@pytest.mark.parametrize("noised", [False, True])
+def test_what_a_model_has_too_much_of_costs_energy_afterwards(tilted, noised):
+    network, contrast, tilt, divergence = tilted
+    new, gain = refined(tilted, 3.0, noised=noised)
+    assert gain == pytest.approx(divergence, rel=0.15)
+    with torch.no_grad():
+        change = (local_energy(n, contrast.data, torch.tensor([3.0]), contrast.molecule) for n in (new, network))
+        difference = (next(change) - next(change)).numpy()
+    slope, _ = np.polyfit(tilt, difference, 1)
+    assert slope == pytest.approx(1, abs=0.2)
+    assert np.corrcoef(tilt, difference)[0, 1] > 0.95
+    changed = {name for (name, p), q in zip(new.named_parameters(), network.parameters(), strict=True) if not torch.equal(p, q)}
+    assert changed
+    assert all(name.startswith("torsion.") for name in changed)
+
+
+def test_where_noise_hides_it_there_is_nothing_to_mend(tilted):
+    _, _, _, divergence = tilted
+    assert abs(refined(tilted, -3.0, noised=True)[1]) < 0.1 * divergence
+
+
+FEW = RefinementSettings(samples=4, replicas=2, ps=0.4, epochs=2)
+
+
+@pytest.fixture
+def data(tmp_path):
+    system = load_system("ALDP")
+    ensemble = system.reference_ensemble()
+    path = tmp_path / "ALDP.h5"
+    write_ensemble(path, ensemble.select(np.arange(50)))
+    return path
+
+
+def test_a_model_is_refined_and_goes_on_from_what_there_is(data, tmp_path):
+    force_field, output = alanine_dipeptide(time_ranges=((0.0, 0.1), (0.1, 1.0))), tmp_path / "refined"
+    first = refine(force_field, data, data, output, FEW)
+    assert first.hash != force_field.hash == first.description.trained["refined"]["model"]
+    assert ForceField.load(output).hash == first.hash
+    rows = [line.split(",") for line in (output / "refinement.csv").read_text().splitlines()]
+    assert rows[0] == ["network", "by", "epoch", "training_nats", "validation_nats"]
+    assert [row[:3] for row in rows[1:]] == [[n, by, e] for n, by in (("0", "simulations"), ("1", "samples")) for e in "12"]
+    for expert, old in zip(first.experts, force_field.experts, strict=True):
+        changed = {name for (name, p), q in zip(expert.named_parameters(), old.parameters(), strict=True) if not torch.equal(p, q)}
+        assert changed
+        assert all(name.startswith("torsion.") for name in changed)
+    made = {path: path.stat().st_mtime_ns for path in output.glob("s*/*.h5")}
+    assert len(made) == 2
+    assert refine(force_field, data, data, output, FEW).hash == first.hash
+    assert {path: path.stat().st_mtime_ns for path in output.glob("s*/*.h5")} == made
+    with pytest.raises(ScoreMDError, match="other settings"):
+        refine(force_field, data, None, output, FEW)
+
+
+def test_a_model_without_torsions_is_refused(data, tmp_path):
+    force_field = alanine_dipeptide()
+    bare = force_field.description.model_copy(update={"torsions": ()})
+    with pytest.raises(ScoreMDError, match="no local term"):
+        refine(ForceField(bare, [bare.make_network()]), data, None, tmp_path / "refined", FEW)
+    assert not (tmp_path / "refined").exists()
