@@ -15,6 +15,7 @@ from scoremd.diffusion.space import Space
 from scoremd.diffusion.time_mixture import TimeMixture
 from scoremd.lanes.program import Program, compile_program
 from scoremd.nn.energy import MoleculeEnergy
+from scoremd.nn.molecule import MoleculeBatch
 from scoremd.nn.score import ForceFunction, energy_and_score
 from scoremd.parts import concurrently, part_size
 from scoremd.systems import System
@@ -24,6 +25,28 @@ from scoremd.units import thermal_energy
 SAMPLING_BATCH = 256
 #: Calls of the network that a sample costs.
 SAMPLING_CALLS = 100
+
+
+@functools.lru_cache(maxsize=4)
+def program_of(structure: str) -> Program | None:
+    """`energy_and_score` of all networks and molecules of a model, and all noise levels, which it takes as shared arguments.
+
+    Parameters
+    ----------
+    structure : the model's description as JSON: to trace a network takes seconds, too long to do it for each molecule
+    """
+    description = ModelDescription.model_validate_json(structure)
+    network, slots = description.make_network(), len(description.slots)
+    names, rows = list(network.state_dict()), len(MoleculeBatch._fields)
+
+    def function(log_snr: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
+        molecule, weights = MoleculeBatch(*given[:rows]), dict(zip(names, given[rows:-1], strict=True))
+        return energy_and_score(lambda a, b: functional_call(network, weights, (a, b, molecule)), given[-1], log_snr)
+
+    beads = torch.ones(1, slots, dtype=torch.long)
+    molecule = MoleculeBatch(beads, beads.clone(), torch.ones(1, slots // 2, slots, dtype=torch.long))
+    example = torch.randn(1, slots, 3, generator=torch.Generator().manual_seed(0))
+    return compile_program(function, [torch.ones(1), *molecule, *network.state_dict().values()], [example])
 
 
 class BoundModel:
@@ -40,6 +63,7 @@ class BoundModel:
         self.description, self.experts, self.system = description, experts, system
         self.schedule = description.make_schedule()
         self.molecule = description.molecule(system)
+        self._structure = description.model_dump_json(exclude={"trained"})
         self.slots = description.slots_of(system)
         self._slots_full = self.slots == list(range(len(description.slots)))
         self.space = Space(self.molecule.mask(torch.float32))
@@ -49,30 +73,19 @@ class BoundModel:
         """Energy (batch,) in kT and score of scaled coordinates (batch, slot, 3) at `log_snr` (1,), as written (not compiled)."""
         return energy_and_score(lambda a, b: self.experts[expert](a, b, self.molecule), x, log_snr)
 
-    @functools.cached_property
-    def _program(self) -> Program | None:
-        """`energy_and_score` with weights and noise level shared by all molecules; one for all experts, which differ by their weights."""
-        network, names = self.experts[0], list(self.experts[0].state_dict())
-
-        def function(log_snr: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
-            weights = dict(zip(names, given[:-1], strict=True))
-            return energy_and_score(lambda a, b: functional_call(network, weights, (a, b, self.molecule)), given[-1], log_snr)
-
-        example = torch.randn(1, len(self.description.slots), 3, generator=torch.Generator().manual_seed(0))
-        return compile_program(function, [torch.ones(1), *network.state_dict().values()], [example])
-
     def at_noise(self, log_snr: Tensor, expert: int = 0) -> Callable[[Tensor], tuple[Tensor, ...]]:
         """`energy_and_score` at one noise level, (1,), as a function of coordinates alone: compiled, where that is possible."""
-        if self._program is None:
+        program = program_of(self._structure)
+        if program is None:
             return lambda x: self.energy_and_score(x, log_snr, expert)
         key = expert, float(log_snr)
         if key not in self._at_noise:
-            self._at_noise[key] = self._program.bind(log_snr, *self.experts[expert].state_dict().values())
+            self._at_noise[key] = program.bind(log_snr, *self.molecule, *self.experts[expert].state_dict().values())
         return self._at_noise[key]
 
     def score_function(self) -> ScoreFunction:
         """The score at one noise level, from the expert of that level."""
-        _ = self._program  # made before threads ask for it
+        program_of(self._structure)  # made before threads ask for it
         ends = [high for _, high in self.description.time_ranges[:-1]]
         borders = self.schedule.log_snr(torch.tensor(ends[::-1], dtype=torch.float64)).tolist()
 

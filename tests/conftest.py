@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoremd import compilation
+from scoremd import bound_model, compilation
 from scoremd.data import Ensemble
 from scoremd.lanes import program
 from scoremd.systems import load_system
@@ -19,6 +19,7 @@ def as_written(request, monkeypatch):
     """Tests run functions as they are written: compiling takes longer than they do. Marked `compiled`, they are compiled."""
     torch.set_num_threads(1)
     if "compiled" not in request.keywords:
+        monkeypatch.setattr(bound_model, "program_of", lambda _: None)
         for module in (compilation, program):
             monkeypatch.setattr(module, "find_compiler", lambda: None)
 

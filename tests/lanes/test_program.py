@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from scoremd.bound_model import program_of
 from scoremd.force_field import ForceField
 from scoremd.lanes import program
 from scoremd.lanes.program import compile_program
@@ -134,6 +135,16 @@ def test_energies_and_scores_of_a_model_equal_those_as_written(ranges):
             x, lam = torch.randn(13, 5, 3), torch.tensor([level])
             for a, b in zip(model.at_noise(lam, expert)(x), model.energy_and_score(x, lam, expert), strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_all_molecules_of_a_model_share_a_program():
+    force_field, before = ForceField.load("dipeptides"), program_of.cache_info().misses
+    for name in ("KS", "GG"):
+        model, lam = force_field.bind(name), torch.tensor([1.0])
+        x = model.space.noise(5, torch.Generator().manual_seed(0))
+        for a, b in zip(model.at_noise(lam)(x), model.energy_and_score(x, lam), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert program_of.cache_info().misses <= before + 1
 
 
 @pytest.mark.parametrize("name", ["alanine-dipeptide", "dipeptides"])
