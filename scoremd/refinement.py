@@ -11,13 +11,15 @@ Commun. 12, 6884, 2021). It is convex in Delta E, least where that is ln p_model
 the noise of forces that is done with simulations. Networks that sample are given the same at all noise levels: data and samples are noised
 alike, and what is learned, Delta E(x, t) = ln p_samples(x, t) / p_data(x, t), turns the score of the one into that of the other.
 
-Only the local term is changed, the function of the torsions, and what the encoder tells it: the rest is what score matching is good at.
+Only the local term's own weights are changed, a function of the torsions that all molecules share: the rest is what score matching is good
+at, and what the encoder tells the term of each molecule would learn the noise of so few frames.
 """
 
 import copy
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,8 +47,10 @@ LOG = "refinement.csv"
 #: Time step of the simulations: larger than where dynamics count, which warms bonds by some percent and leaves torsions alone.
 _TIME_STEP_FS = 4.0
 _FRAME_INTERVAL_PS = 0.2
-#: Half log signal-to-noise ratios at which samples are refined: from where torsions begin to show to where they are all but clean.
-_LEVELS = (-1.5, 3.5)
+#: Half log signal-to-noise ratios at which samples are refined: noise of 0.13 to 0.04; where there is more, samples and data are alike.
+_LEVELS = (2.0, 3.3)
+#: Of Adam, with one warm-up and cosine decay, by what is refined by.
+_LEARNING_RATES = {"simulations": 3e-4, "samples": 1e-3}
 #: Molecules of each step of the optimiser, and frames of each of them, of the data and of the model.
 _MOLECULES, _FRAMES = 6, 800
 _GRADIENT_NORM = 1.0
@@ -61,15 +65,13 @@ class RefinementSettings:
     samples : of each molecule
     replicas, ps : of the simulation of each molecule, which starts from frames of the data
     epochs : how often the optimiser sees all molecules
-    learning_rate : of Adam, with one warm-up and cosine decay
     seed : of everything
     """
 
     samples: int = 640
     replicas: int = 32
     ps: float = 20.0
-    epochs: int = 8
-    learning_rate: float = 3e-4
+    epochs: int = 5
     seed: int = 0
 
 
@@ -114,7 +116,9 @@ def refine_network(
     levels: tuple[float, float],
     *,
     noised: bool,
-    settings: RefinementSettings,
+    learning_rate: float,
+    epochs: int,
+    seed: int,
 ) -> Iterator[tuple[MoleculeEnergy, float, float]]:
     """Refine the local term of a network.
 
@@ -124,19 +128,19 @@ def refine_network(
     training, validation : molecules to learn from, and to watch
     levels : range of half log signal-to-noise ratios, drawn evenly
     noised : add the noise of the level; without, frames are taken as they are
-    settings : of the optimiser
+    learning_rate, epochs, seed : of the optimiser
 
     Yields
     ------
-    after each epoch the refined network and by how much it has lowered the relative entropy of training and validation molecules, in nats
-    (the latter nan without any)
+    after each epoch the network as refined so far, and by how much it has lowered the relative entropy of training molecules, during the
+    epoch, and of validation molecules after it, in nats (nan without any)
     """
     new = copy.deepcopy(network)
-    trained = [p.requires_grad_() for name, p in new.named_parameters() if name.startswith(("torsion.", "encoder.torsion"))]
-    optimizer = torch.optim.Adam(trained, settings.learning_rate, betas=(0.9, 0.99))
-    steps = settings.epochs * -(-len(training) // _MOLECULES)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=steps + 1, pct_start=0.1)
-    generator = torch.Generator().manual_seed(settings.seed)
+    trained = [p.requires_grad_() for name, p in new.named_parameters() if name.startswith("torsion.")]
+    optimizer = torch.optim.Adam(trained, learning_rate, betas=(0.9, 0.99))
+    steps = epochs * -(-len(training) // _MOLECULES)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1, pct_start=0.1)
+    generator = torch.Generator().manual_seed(seed)
 
     def entropy(one: Contrast, frames: int, generator: torch.Generator) -> Tensor:
         parts = [q[torch.randperm(len(q), generator=generator)[:frames]] for q in (one.data, one.made)]
@@ -150,7 +154,7 @@ def refine_network(
         change = local_energy(new, x, log_snr, one.molecule) - before
         return relative_entropy(change[: len(parts[0])], change[len(parts[0]) :])
 
-    for _ in range(settings.epochs):
+    for _ in range(epochs):
         gains = []
         order = torch.randperm(len(training), generator=generator).tolist()
         for k in range(0, len(order), _MOLECULES):
@@ -162,12 +166,14 @@ def refine_network(
             schedule.step()
             gains += [-float(q.detach()) for q in losses]
         with torch.no_grad():
-            watched = [-float(entropy(one, len(one.made), torch.Generator().manual_seed(0))) for one in validation]
-        yield new, float(np.mean(gains)), float(np.mean(watched)) if watched else float("nan")
+            watched = [-float(entropy(one, len(one.made), torch.Generator().manual_seed(k))) for k, one in enumerate(validation)]
+        yield copy.deepcopy(new), float(np.mean(gains)), float(np.mean(watched)) if watched else float("nan")
 
 
 def refine(force_field: ForceField, data: Path, validation: Path | None, output: Path, settings: RefinementSettings) -> ForceField:
     """Refine a model and save it to `output`, beside what it was refined by: `samples`, `simulations`, `refinement.csv`.
+
+    Of each network the epoch that was best for the molecules to watch is kept; the last one without such.
 
     Samples and simulations that are there are taken as they are, so that an interrupted run goes on.
 
@@ -203,12 +209,17 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
         refined = list(force_field.experts)
         rows: list[list[str]] = [["network", "by", "epoch", "training_nats", "validation_nats"]]
         for number, kind, levels in _stages(force_field):
+            rate, noised, kept = _LEARNING_RATES[kind], kind == "samples", -math.inf
             training, watched = contrasts["training", kind], contrasts.get(("validation", kind), [])
-            epochs = refine_network(refined[number], training, watched, levels, noised=kind == "samples", settings=settings)
+            networks = refine_network(
+                refined[number], training, watched, levels, noised=noised, learning_rate=rate, epochs=settings.epochs, seed=settings.seed
+            )
             with progress(f"refine by {kind}", settings.epochs, "epochs") as bar:
-                for epoch, (network, *gains) in enumerate(epochs):
-                    refined[number] = network
-                    rows.append([str(number), kind, str(epoch + 1), *(f"{gain:.5f}" for gain in gains)])
+                for epoch, (network, gain, watched_gain) in enumerate(networks):
+                    # without molecules to watch it is not a number, and the last network is kept
+                    if not watched_gain <= kept:
+                        refined[number], kept = network, watched_gain
+                    rows.append([str(number), kind, str(epoch + 1), f"{gain:.5f}", f"{watched_gain:.5f}"])
                     bar.advance(1)
         trained = description.trained | {"refined": {"model": force_field.hash, "molecules": len(contrasts["training", "samples"])}}
         result = ForceField(description.model_copy(update={"trained": trained | {"refinement": asdict(settings)}}), refined)
@@ -227,7 +238,7 @@ def _stages(force_field: ForceField) -> Iterator[tuple[int, str, tuple[float, fl
     for number, times in enumerate(d.time_ranges[1:], 1):
         high, low = schedule.log_snr(torch.tensor(times, dtype=torch.float64)).tolist()
         if low < _LEVELS[1] and high > _LEVELS[0]:
-            yield number, "samples", (max(low, _LEVELS[0]), min(high, _LEVELS[1]))
+            yield number, "samples", _LEVELS
 
 
 def _contrasts(

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from scoremd import refinement
 from scoremd.collective_variables import dihedrals
 from scoremd.data import write_ensemble
 from scoremd.errors import ScoreMDError
@@ -9,8 +10,6 @@ from scoremd.force_field import ForceField
 from scoremd.refinement import Contrast, RefinementSettings, local_energy, refine, refine_network, relative_entropy
 from scoremd.systems import load_system
 from tests.models import alanine_dipeptide
-
-CLEAN = torch.tensor([6.0])
 
 
 def test_relative_entropy_is_least_at_the_logarithm_of_the_ratio_of_densities():
@@ -47,12 +46,10 @@ def tilted():
     return network, Contrast(d.molecule(system), x[others], x[chosen]), tilt[others], divergence
 
 
-SETTINGS = RefinementSettings(epochs=150, learning_rate=3e-3)
-
-
 def refined(tilted, level, *, noised):
     network, contrast, _, _ = tilted
-    *_, (new, _, gain) = refine_network(network, [contrast], [contrast], (level, level), noised=noised, settings=SETTINGS)
+    networks = refine_network(network, [contrast], [contrast], (level, level), noised=noised, learning_rate=3e-3, epochs=150, seed=0)
+    *_, (new, _, gain) = networks
     return new, gain
 
 
@@ -90,7 +87,7 @@ def data(tmp_path):
 
 
 def test_a_model_is_refined_and_goes_on_from_what_there_is(data, tmp_path):
-    force_field, output = alanine_dipeptide(time_ranges=((0.0, 0.1), (0.1, 1.0))), tmp_path / "refined"
+    force_field, output = alanine_dipeptide(time_ranges=((0.0, 0.006), (0.006, 1.0))), tmp_path / "refined"
     first = refine(force_field, data, data, output, FEW)
     assert first.hash != force_field.hash == first.description.trained["refined"]["model"]
     assert ForceField.load(output).hash == first.hash
@@ -115,3 +112,12 @@ def test_a_model_without_torsions_is_refused(data, tmp_path):
     with pytest.raises(ScoreMDError, match="no local term"):
         refine(ForceField(bare, [bare.make_network()]), data, None, tmp_path / "refined", FEW)
     assert not (tmp_path / "refined").exists()
+
+
+@pytest.mark.parametrize(("gains", "kept"), [([0.1, 0.3, 0.2], 1), ([float("nan")] * 3, 2)])
+def test_the_best_epoch_of_molecules_to_watch_is_kept(data, tmp_path, monkeypatch, gains, kept):
+    force_field = alanine_dipeptide()
+    networks = [alanine_dipeptide(seed=k).experts[0] for k in (1, 2, 3)]
+    monkeypatch.setattr(refinement, "refine_network", lambda *_, **__: ((n, 0.0, g) for n, g in zip(networks, gains, strict=True)))
+    done = refine(force_field, data, None, tmp_path / "refined", FEW)
+    assert torch.equal(done.experts[0].bead.weight, networks[kept].bead.weight)
