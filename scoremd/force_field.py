@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import openmm
 
 _log = logging.getLogger("scoremd")
+#: Molecules that a model stays bound to: what it knows of one at all noise levels takes 100 MB.
+_KEPT = 4
 
 
 class ForceField:
@@ -86,6 +88,8 @@ class ForceField:
                 names = ", ".join(self.description.systems)
                 raise ScoreMDError(f"model {self.description.name} does not cover {system.name}, only {names}")
             self._bound[system.name] = BoundModel(self.description, self.experts, system)
+            if len(self._bound) > _KEPT:
+                del self._bound[next(iter(self._bound))]
         return self._bound[system.name]
 
     def sample(self, system: System | str, n: int, seed: int = 0) -> mdtraj.Trajectory:

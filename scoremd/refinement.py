@@ -36,9 +36,11 @@ from scoremd.emulation import equilibrated
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive, make_folder, write_text
 from scoremd.force_field import ForceField
+from scoremd.model_files import CONFIG
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.progress import progress
+from scoremd.simulation.engine import SimulationSettings
 from scoremd.systems import System, ToySystem, find_system
 from scoremd.training.dataset import read_ensembles
 from scoremd.trajectory_files import read_trajectory, write_trajectory
@@ -195,6 +197,8 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
     system = find_system(description.systems[0])
     if isinstance(system, ToySystem) or not description.torsions:
         raise ScoreMDError(f"model {description.name} has no local term of torsions that could be refined")
+    _simulation(settings, 0).check()
+    stages = list(_stages(force_field))
     make_folder(output)
     with exclusive(output):
         _claim(output, json.dumps([force_field.hash, str(data), str(validation), asdict(settings)]))
@@ -203,12 +207,13 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
         contrasts: dict[tuple[str, str], list[Contrast]] = {}
         with progress(f"sample and simulate {system.name}", len(jobs), "molecules") as bar:
             for k, (role, (member, ensemble)) in enumerate(jobs):
-                for kind, one in _contrasts(force_field, member, ensemble, output, settings, settings.seed + k).items():
+                for kind in {kind for _, kind, _ in stages}:
+                    one = _contrast(force_field, member, ensemble, output / kind, settings, settings.seed + k)
                     contrasts.setdefault((role, kind), []).append(one)
                 bar.advance(1)
         refined = list(force_field.experts)
         rows: list[list[str]] = [["network", "by", "epoch", "training_nats", "validation_nats"]]
-        for number, kind, levels in _stages(force_field):
+        for number, kind, levels in stages:
             rate, noised, kept = _LEARNING_RATES[kind], kind == "samples", -math.inf
             training, watched = contrasts["training", kind], contrasts.get(("validation", kind), [])
             networks = refine_network(
@@ -221,7 +226,7 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
                         refined[number], kept = network, watched_gain
                     rows.append([str(number), kind, str(epoch + 1), f"{gain:.5f}", f"{watched_gain:.5f}"])
                     bar.advance(1)
-        trained = description.trained | {"refined": {"model": force_field.hash, "molecules": len(contrasts["training", "samples"])}}
+        trained = description.trained | {"refined": {"model": force_field.hash, "molecules": len(contrasts["training", "simulations"])}}
         result = ForceField(description.model_copy(update={"trained": trained | {"refinement": asdict(settings)}}), refined)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
@@ -241,28 +246,35 @@ def _stages(force_field: ForceField) -> Iterator[tuple[int, str, tuple[float, fl
             yield number, "samples", _LEVELS
 
 
-def _contrasts(
-    force_field: ForceField, system: System, ensemble: Ensemble, output: Path, settings: RefinementSettings, seed: int
-) -> dict[str, Contrast]:
-    """What the model makes of a molecule, and the data, by the kind of the former."""
-    beads, paths = system.beads_of(ensemble), {}
-    for kind in ("samples", "simulations"):
-        paths[kind] = make_folder(output / kind) / f"{system.name}.h5"
-    if not paths["samples"].exists():
+def _simulation(settings: RefinementSettings, seed: int) -> SimulationSettings:
+    return SimulationSettings(settings.ps * 1e-3, settings.replicas, seed, _TIME_STEP_FS, frame_interval_ps=_FRAME_INTERVAL_PS)
+
+
+def _contrast(
+    force_field: ForceField, system: System, ensemble: Ensemble, folder: Path, settings: RefinementSettings, seed: int
+) -> Contrast:
+    """The data of a molecule, and what the model makes of it: `folder` is that of samples or of simulations."""
+    beads, path, sampled = system.beads_of(ensemble), make_folder(folder) / f"{system.name}.h5", folder.name == "samples"
+    if not path.exists() and sampled:
         drawn = force_field.sample(system, settings.samples, seed)
-        write_trajectory(paths["samples"], drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
-    if not paths["simulations"].exists():
-        chosen = np.random.default_rng(seed).integers(beads.n_frames, size=settings.replicas)
+        write_trajectory(path, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
+    elif not path.exists():
+        run = _simulation(settings, seed)
+        chosen = np.random.default_rng(seed).integers(beads.n_frames, size=run.replicas)
         force_field.simulate(
             system,
-            ns=settings.ps * 1e-3,
-            replicas=settings.replicas,
+            ns=run.ns,
+            replicas=run.replicas,
             seed=seed,
-            time_step_fs=_TIME_STEP_FS,
-            frame_interval_ps=_FRAME_INTERVAL_PS,
+            time_step_fs=run.time_step_fs,
+            frame_interval_ps=run.frame_interval_ps,
             start=mdtraj.Trajectory(beads.positions[chosen], system.topology()),
-            output=paths["simulations"],
+            output=path,
         )
+    trajectory, replicas, _ = read_trajectory(path, system.topology())
+    made = trajectory if sampled else equilibrated(trajectory, replicas)[0]
+    if made.n_frames < 2:
+        raise ScoreMDError(f"{path}: holds too few frames to refine by; do its replicas blow up?")
     d = force_field.description
     bound, norm = force_field.bind(system), d.make_schedule().norm(torch.tensor(d.simulation_time, dtype=torch.float64))
 
@@ -270,19 +282,14 @@ def _contrasts(
         x = torch.from_numpy(np.ascontiguousarray(positions, np.float32))
         return bound.space.project(bound.to_slots(x * (d.length_scale / float(norm))))
 
-    data, found = scaled(beads.positions), {}
-    for kind, path in paths.items():
-        trajectory, replicas, _ = read_trajectory(path, system.topology())
-        made = trajectory if kind == "samples" else equilibrated(trajectory, replicas)[0]
-        if made.n_frames < 2:
-            raise ScoreMDError(f"{path}: holds too few frames to refine by; do its replicas blow up?")
-        found[kind] = Contrast(bound.molecule, data, scaled(made.xyz))
-    return found
+    return Contrast(bound.molecule, scaled(beads.positions), scaled(made.xyz))
 
 
 def _claim(folder: Path, text: str) -> None:
     """Note what the folder is for; refuse one that is for something else."""
     path = folder / "refinement.json"
+    if not path.exists() and (folder / CONFIG).exists():
+        raise ScoreMDError(f"{folder}: holds a model that was not refined there; choose another output")
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise ScoreMDError(f"{folder}: holds a refinement with other settings; choose another output or remove it")
     write_text(path, text)

@@ -142,6 +142,14 @@ def test_model_at_another_temperature_is_refused():
         alanine_dipeptide().bind(hot)
 
 
+def test_a_model_forgets_molecules_that_it_was_bound_to_long_ago():
+    model = ForceField.load("dipeptides")
+    bound = [model.bind(name) for name in ("KS", "AT", "KG", "LW", "AC")]
+    assert model.bind("AC") is bound[-1]
+    assert model.bind("AT") is bound[1]
+    assert model.bind("KS") is not bound[0]
+
+
 def test_a_changed_system_of_the_same_name_is_checked_again():
     model, system = alanine_dipeptide(), load_system("ALDP")
     bound = model.bind(system)

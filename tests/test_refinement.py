@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,18 @@ def test_a_model_without_torsions_is_refused(data, tmp_path):
     with pytest.raises(ScoreMDError, match="no local term"):
         refine(ForceField(bare, [bare.make_network()]), data, None, tmp_path / "refined", FEW)
     assert not (tmp_path / "refined").exists()
+
+
+def test_wrong_settings_and_folders_of_other_models_are_refused(data, tmp_path):
+    force_field = alanine_dipeptide()
+    for wrong in ({"ps": 0.1}, {"replicas": 0}):
+        with pytest.raises(ScoreMDError, match="must be"):
+            refine(force_field, data, None, tmp_path / "refined", replace(FEW, **wrong))
+    assert not (tmp_path / "refined").exists()
+    force_field.save(tmp_path / "model")
+    with pytest.raises(ScoreMDError, match="not refined there"):
+        refine(force_field, data, None, tmp_path / "model", FEW)
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.yaml", "model.safetensors"}
 
 
 @pytest.mark.parametrize(("gains", "kept"), [([0.1, 0.3, 0.2], 1), ([float("nan")] * 3, 2)])
