@@ -3,9 +3,9 @@
     python benchmarks/consistency.py --data validation
 
 The model is a mixture over time of two networks: the one for small times, which gives the forces, went on from the other one with dual
-score matching. Each alone at all times, and the mixture: excess JS of samples against the reference, and the root mean square of the
-Fokker–Planck residual of the network that gives the forces, over the noise levels, and about its mean at each. `--data` is a folder of
-ensembles, named by their sequences: the validation peptides, by which models are chosen.
+score matching; then both were refined. Each alone at all times, and the mixture: excess JS of samples against the reference, and the root
+mean square of the Fokker–Planck residual of the network that gives the forces, over the noise levels, and about its mean at each. `--data`
+is a folder of ensembles, named by their sequences: the validation peptides, by which models are chosen.
 """
 
 import argparse
