@@ -17,12 +17,13 @@ from scoremd.analysis.report import write_report
 from scoremd.collective_variables import require_phi_psi
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
-from scoremd.files import exclusive, make_folder, write_text
+from scoremd.files import claim, exclusive, make_folder
 from scoremd.force_field import ForceField
 from scoremd.simulation.engine import Simulation, SimulationSettings
 from scoremd.systems import System, load_system
 from scoremd.trajectory_files import read_trajectory, write_trajectory
 
+SETTINGS = "settings.json"
 #: Share of a simulation's frames that is dropped from its beginning before it is compared.
 EQUILIBRATION = 0.1
 
@@ -120,7 +121,8 @@ def emulate(
     ensemble = system.reference_ensemble() if reference is None else reference
     make_folder(folder)
     with exclusive(folder):
-        _claim(folder, _claimed(force_field, system, samples, settings))
+        claimed = _claimed(force_field, system, samples, settings)
+        claim(folder / SETTINGS, claimed, "an emulation", ("samples.h5", "simulation.h5"))
         drawn, run, replicas, lost = _trajectories(force_field, system, folder, samples, settings)
         comparison = compare_trajectories(system, drawn, run, replicas, reference=ensemble, lost=lost, seed=settings.seed)
         comparison.to_json(folder / "comparison.json")
@@ -132,8 +134,8 @@ def emulate(
 
 def is_finished(force_field: ForceField, system: System, folder: Path, *, samples: int, settings: SimulationSettings) -> bool:
     """Whether `emulate` came to its end in this folder with these arguments."""
-    claim = folder / "settings.json"
-    same = claim.exists() and claim.read_text(encoding="utf-8") == _claimed(force_field, system, samples, settings)
+    note = folder / SETTINGS
+    same = note.exists() and note.read_text(encoding="utf-8") == _claimed(force_field, system, samples, settings)
     return same and (folder / "report.html").exists()
 
 
@@ -168,17 +170,6 @@ def _trajectories(
 
 def _claimed(force_field: ForceField, system: System, samples: int, settings: SimulationSettings) -> str:
     return json.dumps([force_field.hash, system.name, samples, vars(settings)], default=str)
-
-
-def _claim(folder: Path, text: str) -> None:
-    """Note what the folder is for; refuse one that is for something else."""
-    path = folder / "settings.json"
-    for name in ("samples.h5", "simulation.h5"):
-        if not path.exists() and (folder / name).exists():
-            raise ScoreMDError(f"{folder}: holds a {name} of unknown origin; choose another folder or move it away")
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise ScoreMDError(f"{folder}: holds an emulation with other settings; choose another folder or remove it")
-    write_text(path, text)
 
 
 def compare_run(samples: mdtraj.Trajectory | None, run: Simulation | None, *, system: System | str, seed: int = 0) -> Comparison:

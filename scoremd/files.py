@@ -3,7 +3,7 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,6 +73,30 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise ScoreMDError(f"{path}: cannot be made a folder ({error.strerror})") from None
     return path
+
+
+def claim(note: Path, text: str, what: str, results: Sequence[str]) -> None:
+    """Note in a file what its folder is for; refuse a folder that is for something else.
+
+    Parameters
+    ----------
+    note : the file
+    text : says what the folder is for, settings included
+    what : of that kind, for the message
+    results : names of files that may lie there only beside such a note
+
+    Raises
+    ------
+    ScoreMDError
+        If another note is there, or a result without a note.
+    """
+    folder = note.parent
+    foreign = [name for name in results if (folder / name).exists()]
+    if foreign and not note.exists():
+        raise ScoreMDError(f"{folder}: holds a {foreign[0]} of unknown origin; choose another folder or move it away")
+    if note.exists() and note.read_text(encoding="utf-8") != text:
+        raise ScoreMDError(f"{folder}: holds {what} with other settings; choose another folder or remove it")
+    write_text(note, text)
 
 
 @contextmanager

@@ -34,9 +34,9 @@ from scoremd.diffusion.losses import add_noise
 from scoremd.diffusion.space import Space
 from scoremd.emulation import equilibrated
 from scoremd.errors import ScoreMDError
-from scoremd.files import exclusive, make_folder, write_text
+from scoremd.files import claim, exclusive, make_folder, write_text
 from scoremd.force_field import ForceField
-from scoremd.model_files import CONFIG
+from scoremd.model_files import CONFIG, WEIGHTS
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.progress import progress
@@ -45,7 +45,7 @@ from scoremd.systems import System, ToySystem, find_system
 from scoremd.training.dataset import read_ensembles
 from scoremd.trajectory_files import read_trajectory, write_trajectory
 
-LOG = "refinement.csv"
+LOG, SETTINGS = "refinement.csv", "refinement.json"
 #: Time step of the simulations: larger than where dynamics count, which warms bonds by some percent and leaves torsions alone.
 _TIME_STEP_FS = 4.0
 _FRAME_INTERVAL_PS = 0.2
@@ -199,11 +199,12 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
         raise ScoreMDError(f"model {description.name} has no local term of torsions that could be refined")
     _simulation(settings, 0).check()
     stages = list(_stages(force_field))
+    jobs = [("training", one) for one in read_ensembles(system, data)]
+    jobs += [("validation", one) for one in read_ensembles(system, validation)] if validation is not None else []
     make_folder(output)
     with exclusive(output):
-        _claim(output, json.dumps([force_field.hash, str(data), str(validation), asdict(settings)]))
-        jobs = [("training", one) for one in read_ensembles(system, data)]
-        jobs += [("validation", one) for one in read_ensembles(system, validation)] if validation is not None else []
+        text = json.dumps([force_field.hash, str(data), str(validation), asdict(settings)])
+        claim(output / SETTINGS, text, "a refinement", (CONFIG, WEIGHTS))
         contrasts: dict[tuple[str, str], list[Contrast]] = {}
         with progress(f"sample and simulate {system.name}", len(jobs), "molecules") as bar:
             for k, (role, (member, ensemble)) in enumerate(jobs):
@@ -228,9 +229,9 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
                     bar.advance(1)
         trained = description.trained | {"refined": {"model": force_field.hash, "molecules": len(contrasts["training", "simulations"])}}
         result = ForceField(description.model_copy(update={"trained": trained | {"refinement": asdict(settings)}}), refined)
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        write_text(output / LOG, text.getvalue())
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows(rows)
+        write_text(output / LOG, table.getvalue())
         result.save(output)
     return result
 
@@ -283,13 +284,3 @@ def _contrast(
         return bound.space.project(bound.to_slots(x * (d.length_scale / float(norm))))
 
     return Contrast(bound.molecule, scaled(beads.positions), scaled(made.xyz))
-
-
-def _claim(folder: Path, text: str) -> None:
-    """Note what the folder is for; refuse one that is for something else."""
-    path = folder / "refinement.json"
-    if not path.exists() and (folder / CONFIG).exists():
-        raise ScoreMDError(f"{folder}: holds a model that was not refined there; choose another output")
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise ScoreMDError(f"{folder}: holds a refinement with other settings; choose another output or remove it")
-    write_text(path, text)

@@ -123,7 +123,7 @@ def test_wrong_settings_and_folders_of_other_models_are_refused(data, tmp_path):
             refine(force_field, data, None, tmp_path / "refined", replace(FEW, **wrong))
     assert not (tmp_path / "refined").exists()
     force_field.save(tmp_path / "model")
-    with pytest.raises(ScoreMDError, match="not refined there"):
+    with pytest.raises(ScoreMDError, match="of unknown origin"):
         refine(force_field, data, None, tmp_path / "model", FEW)
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.yaml", "model.safetensors"}
 
