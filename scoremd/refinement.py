@@ -8,8 +8,8 @@ new model (Shell, J. Chem. Phys. 129, 144108, 2008) is, up to a constant,
 
 the second mean over a simulation with the old model, which serves as long as the change is small (reweighting: Thaler & Zavadlav, Nat.
 Commun. 12, 6884, 2021). It is convex in Delta E, least where that is ln p_model / p_data, and asks for energies alone, not for scores. At
-the noise of forces that is done with simulations. Networks that sample are given the same at all noise levels: data and samples are noised
-alike, and what is learned, Delta E(x, t) = ln p_samples(x, t) / p_data(x, t), turns the score of the one into that of the other.
+the noise of forces that is done with simulations. Networks that sample are given the same at several noise levels: data and samples are
+noised alike, and what is learned, Delta E(x, t) = ln p_samples(x, t) / p_data(x, t), turns the score of the one into that of the other.
 
 Only the local term's own weights are changed, a function of the torsions that all molecules share: the rest is what score matching is good
 at, and what the encoder tells the term of each molecule would learn the noise of so few frames.
@@ -19,6 +19,7 @@ import copy
 import csv
 import io
 import json
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -45,8 +46,10 @@ from scoremd.systems import System, ToySystem, find_system
 from scoremd.training.dataset import read_ensembles
 from scoremd.trajectory_files import read_trajectory, write_trajectory
 
+_log = logging.getLogger("scoremd")
+
 LOG, SETTINGS = "refinement.csv", "refinement.json"
-#: Time step of the simulations: larger than where dynamics count, which warms bonds by some percent and leaves torsions alone.
+#: Time step of the simulations: only torsions are learned from them, so that it may be larger than bonds would like.
 _TIME_STEP_FS = 4.0
 _FRAME_INTERVAL_PS = 0.2
 #: Half log signal-to-noise ratios at which samples are refined: noise of 0.13 to 0.04; where there is more, samples and data are alike.
@@ -70,9 +73,9 @@ class RefinementSettings:
     seed : of everything
     """
 
-    samples: int = 640
-    replicas: int = 32
-    ps: float = 20.0
+    samples: int
+    replicas: int
+    ps: float
     epochs: int = 5
     seed: int = 0
 
@@ -86,11 +89,13 @@ class Contrast:
     molecule : one row
     data : reference frames
     made : frames of the model
+    lost : how many replicas of the simulation blew up, of which only the frames from before are in `made`
     """
 
     molecule: MoleculeBatch
     data: Tensor
     made: Tensor
+    lost: int = 0
 
 
 def relative_entropy(change_of_data: Tensor, change_of_model: Tensor) -> Tensor:
@@ -208,7 +213,7 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
         contrasts: dict[tuple[str, str], list[Contrast]] = {}
         with progress(f"sample and simulate {system.name}", len(jobs), "molecules") as bar:
             for k, (role, (member, ensemble)) in enumerate(jobs):
-                for kind in {kind for _, kind, _ in stages}:
+                for kind in sorted({kind for _, kind, _ in stages}):
                     one = _contrast(force_field, member, ensemble, output / kind, settings, settings.seed + k)
                     contrasts.setdefault((role, kind), []).append(one)
                 bar.advance(1)
@@ -227,8 +232,12 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
                         refined[number], kept = network, watched_gain
                     rows.append([str(number), kind, str(epoch + 1), f"{gain:.5f}", f"{watched_gain:.5f}"])
                     bar.advance(1)
-        trained = description.trained | {"refined": {"model": force_field.hash, "molecules": len(contrasts["training", "simulations"])}}
-        result = ForceField(description.model_copy(update={"trained": trained | {"refinement": asdict(settings)}}), refined)
+        simulated = contrasts["training", "simulations"]
+        lost = sum(one.lost for one in simulated)
+        if lost:
+            _log.warning("%d of %d replicas blew up; their frames from before count", lost, len(simulated) * settings.replicas)
+        facts = {"model": force_field.hash, "molecules": len(simulated), "lost_replicas": lost, **asdict(settings)}
+        result = ForceField(description.model_copy(update={"trained": description.trained | {"refined": facts}}), refined)
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows(rows)
         write_text(output / LOG, table.getvalue())
@@ -264,15 +273,11 @@ def _contrast(
         chosen = np.random.default_rng(seed).integers(beads.n_frames, size=run.replicas)
         force_field.simulate(
             system,
-            ns=run.ns,
-            replicas=run.replicas,
-            seed=seed,
-            time_step_fs=run.time_step_fs,
-            frame_interval_ps=run.frame_interval_ps,
+            **vars(run),
             start=mdtraj.Trajectory(beads.positions[chosen], system.topology()),
             output=path,
         )
-    trajectory, replicas, _ = read_trajectory(path, system.topology())
+    trajectory, replicas, lost = read_trajectory(path, system.topology())
     made = trajectory if sampled else equilibrated(trajectory, replicas)[0]
     if made.n_frames < 2:
         raise ScoreMDError(f"{path}: holds too few frames to refine by; do its replicas blow up?")
@@ -283,4 +288,4 @@ def _contrast(
         x = torch.from_numpy(np.ascontiguousarray(positions, np.float32))
         return bound.space.project(bound.to_slots(x * (d.length_scale / float(norm))))
 
-    return Contrast(bound.molecule, scaled(beads.positions), scaled(made.xyz))
+    return Contrast(bound.molecule, scaled(beads.positions), scaled(made.xyz), lost or 0)

@@ -10,6 +10,7 @@ from scoremd.data import write_ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
 from scoremd.refinement import Contrast, RefinementSettings, local_energy, refine, refine_network, relative_entropy
+from scoremd.simulation import engine
 from scoremd.systems import load_system
 from tests.models import alanine_dipeptide
 
@@ -126,6 +127,14 @@ def test_wrong_settings_and_folders_of_other_models_are_refused(data, tmp_path):
     with pytest.raises(ScoreMDError, match="of unknown origin"):
         refine(force_field, data, None, tmp_path / "model", FEW)
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.yaml", "model.safetensors"}
+
+
+def test_replicas_that_blow_up_are_counted(data, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(engine, "BOND_STRETCH", 1.02)
+    done = refine(alanine_dipeptide(), data, None, tmp_path / "refined", replace(FEW, replicas=40))
+    lost = done.description.trained["refined"]["lost_replicas"]
+    assert 0 < lost <= 40
+    assert f"{lost} of 40 replicas blew up" in caplog.text
 
 
 @pytest.mark.parametrize(("gains", "kept"), [([0.1, 0.3, 0.2], 1), ([float("nan")] * 3, 2)])
