@@ -54,6 +54,10 @@ class TrainingConfig(_Section):
         is log-uniform in time. None for half uniform, half log-uniform in time
     dual_weight : factor of the loss of the energy's derivative by the noise level (dual score matching), which carries the weights of
         basins from large to small noise, for the least noisy expert; 1 weighs all targets by their variance, 0 turns it off
+    posterior_weight : where noise is large (half log signal-to-noise ratio below 2), aim at the score of the molecule's whole ensemble,
+        noised and turned at random, and let that count by this factor, since it has little variance (see `scoremd.diffusion.posterior`);
+        0 turns it off
+    networks : numbers, from 1, of the experts that are trained; the others stay those of `start`. None for all
     steps, batch, learning_rate : Adam with one warm-up and cosine decay
     average : the weights that are kept are an exponential average over about 1 / (1 - average) steps
     seed, threads : of the run
@@ -76,6 +80,8 @@ class TrainingConfig(_Section):
     training_ranges: tuple[tuple[float, float], ...] | None = None
     focus: tuple[float, Annotated[float, Field(gt=0)]] | None = None
     dual_weight: float = Field(0.0, ge=0)
+    posterior_weight: float = Field(0.0, ge=0)
+    networks: tuple[int, ...] | None = None
     steps: int = Field(ge=1)
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(2e-3, gt=0)
@@ -93,6 +99,11 @@ class TrainingConfig(_Section):
         for trained, asked in zip_longest(self.times_of_training, self.time_ranges):
             if not trained or not asked or not 0 <= trained[0] <= asked[0] < asked[1] <= trained[1] <= 1:
                 raise ValueError(f"training_ranges must hold the time_ranges one by one, not {list(self.times_of_training)}")
+        if self.networks is not None:
+            if not self.networks or not set(self.networks) <= set(range(1, len(self.time_ranges) + 1)):
+                raise ValueError(f"networks must be numbers from 1 to {len(self.time_ranges)}, not {list(self.networks)}")
+            if self.start is None:
+                raise ValueError("networks needs start, the model that the others are taken from")
         low, high = self.fokker_planck.log_snr
         ends = SCHEDULES[self.schedule]().log_snr(torch.tensor(self.times_of_training[0], dtype=torch.float64).clamp(min=SMALLEST_TIME))
         if self.fokker_planck.weight > 0 and not ends[1] <= low < high <= ends[0]:
@@ -101,6 +112,10 @@ class TrainingConfig(_Section):
         if self.network.achiral:
             raise ValueError("network.achiral is a property of the system, and set there")
         return self
+
+    def trains(self, number: int) -> bool:
+        """Whether expert `number`, from 0, is trained."""
+        return self.networks is None or number + 1 in self.networks
 
     @property
     def times_of_training(self) -> tuple[tuple[float, float], ...]:

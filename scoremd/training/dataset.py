@@ -64,20 +64,32 @@ class TrainingSet:
             self.flat.to(device),
         )
 
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
-        """n random frames: positions, forces, and their molecules (one row if there is only one)."""
-        return self._frames(torch.randint(len(self.positions), (n,), generator=generator, device=self.positions.device))
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Numbers of n random frames, (n,)."""
+        return torch.randint(len(self.positions), (n,), generator=generator, device=self.positions.device)
 
-    def draw_flat(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
+    def draw_flat(self, n: int, generator: torch.Generator) -> Tensor:
         """As `draw`, but rare regions of the torsions come as often as frequent ones."""
         i = torch.searchsorted(self.flat, torch.rand(n, generator=generator, dtype=torch.float64, device=self.flat.device))
-        return self._frames(i.clamp(max=len(self.positions) - 1))
+        return i.clamp(max=len(self.positions) - 1)
 
-    def _frames(self, i: Tensor) -> tuple[Tensor, Tensor | None, MoleculeBatch]:
-        forces = None if self.forces is None else self.forces[i]
-        one = len(self.molecules.bead) == 1
-        molecules = self.molecules if one else MoleculeBatch(*(q[self.index[i]] for q in self.molecules))
-        return self.positions[i], forces, molecules
+    def molecules_of(self, i: Tensor) -> MoleculeBatch:
+        """Molecules of frames by their numbers (n,): n rows, or one if there is only one molecule."""
+        return self.molecules if len(self.molecules.bead) == 1 else MoleculeBatch(*(q[self.index[i]] for q in self.molecules))
+
+    def beside(self, i: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        """Frames of the molecule of frames `i`, theirs among them: all, or if those are more than n, others at random that make them n.
+
+        Returns
+        -------
+        positions, (frame, slot, 3)
+        """
+        molecule = self.index[i[0]]
+        low, high = (int(torch.searchsorted(self.index, molecule, right=right)) for right in (False, True))
+        if high - low <= n:
+            return self.positions[low:high]
+        others = torch.randint(low, high, (max(0, n - len(i)),), generator=generator, device=i.device)
+        return self.positions[torch.cat([i, others])]
 
 
 def flattened(angles: NDArray[np.float64]) -> NDArray[np.float64]:

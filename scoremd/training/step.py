@@ -16,6 +16,7 @@ from scoremd.diffusion.losses import (
     score_matching_loss,
     stratified,
 )
+from scoremd.diffusion.posterior import noised_density
 from scoremd.diffusion.schedule import Schedule
 from scoremd.diffusion.space import Space
 from scoremd.nn.molecule import MoleculeBatch
@@ -26,6 +27,11 @@ from scoremd.training.evaluation import Evaluation, Weights
 
 #: Batches of fewer samples are not halved: what a step costs whatever its size would be paid twice.
 SMALLEST_HALVED = 256
+#: Half log signal-to-noise ratio below which the target may be the score of the whole ensemble: where there is less noise, a noised sample
+#: tells which frame it was.
+POSTERIOR_BELOW = 2.0
+#: Frames that stand for the ensemble, those of the batch among them: the target's mean is the same for any number, its variance less.
+POSTERIOR_FRAMES = 1600
 
 
 class Noised(NamedTuple):
@@ -50,13 +56,15 @@ class Batch(NamedTuple):
     Attributes
     ----------
     denoising : samples for score matching
-    forces : of those samples, scaled, or None
+    target : what their scores are to be, (n, slot, 3)
+    variance : bound on its variance in each dimension, (n,), by which its error is divided
     molecule : of those samples
     consistency : of the Fokker–Planck term, None without it
     """
 
     denoising: Noised
-    forces: Tensor | None
+    target: Tensor
+    variance: Tensor
     molecule: MoleculeBatch
     consistency: Consistency | None
 
@@ -87,6 +95,7 @@ class BatchSource:
     data : samples
     schedule, time_range, focus : which noise levels, see `draw_levels`
     batch : number of denoising samples
+    posterior_weight : factor of the loss where the target is the score of the molecule's whole ensemble; 0 turns that off
     fokker_planck : configuration of that term, None without it
     generator : of all randomness
     """
@@ -98,40 +107,61 @@ class BatchSource:
         time_range: tuple[float, float],
         focus: tuple[float, float] | None,
         batch: int,
+        posterior_weight: float,
         fokker_planck: FokkerPlanckConfig | None,
         generator: torch.Generator,
     ) -> None:
         self.data, self.schedule, self.time_range, self.focus = data, schedule, time_range, focus
-        self.batch, self.fokker_planck, self.generator = batch, fokker_planck, generator
+        self.batch, self.posterior_weight, self.fokker_planck, self.generator = batch, posterior_weight, fokker_planck, generator
+        self.force_square = data.force_square
 
     def draw(self) -> Batch:
         """The next batch."""
-        g = self.generator
-        x, forces, molecule = self.data.draw(self.batch, g)
-        space = Space(molecule.mask(x.dtype))
+        g, data = self.generator, self.data
+        i = data.draw(self.batch, g)
+        clean, molecule = data.positions[i], data.molecules_of(i)
+        space = Space(molecule.mask(clean.dtype))
         log_snr = draw_levels(self.batch, self.schedule, self.time_range, self.focus, g)
-        denoising = Noised(x, space.noise(self.batch, g), log_snr)
+        denoising = Noised(clean, space.noise(self.batch, g), log_snr)
+        target, variance = mixed_target(denoising.noise, None if data.forces is None else data.forces[i], self.force_square, log_snr)
+        if self.posterior_weight > 0:
+            for rows, score in self._ensemble_scores(i, denoising):
+                target[rows] = score
+                variance[rows] /= self.posterior_weight
         consistency = None if self.fokker_planck is None else self._consistency(self.fokker_planck)
-        return Batch(denoising, forces, molecule, consistency)
+        return Batch(denoising, target, variance, molecule, consistency)
+
+    def _ensemble_scores(self, i: Tensor, denoising: Noised) -> list[tuple[Tensor, Tensor]]:
+        """Rows of a batch of frames `i`, and the scores of their ensembles, where noise is large enough, molecule by molecule."""
+        x, noisy = add_noise(*denoising), torch.nonzero(denoising.log_snr < POSTERIOR_BELOW)[:, 0]
+        molecule = self.data.index[i[noisy]]
+        groups = [noisy[molecule == k] for k in molecule.unique().tolist()]
+        frames = [self.data.beside(i[rows], POSTERIOR_FRAMES, self.generator) for rows in groups]
+
+        def score(group: tuple[Tensor, Tensor]) -> Tensor:
+            rows, ensemble = group
+            return noised_density(x[rows], denoising.log_snr[rows], ensemble)[1]
+
+        return list(zip(groups, concurrently(score, zip(groups, frames, strict=True)), strict=True))
 
     def _consistency(self, term: FokkerPlanckConfig) -> Consistency:
         g, n = self.generator, max(1, round(term.fraction * self.batch))
         low, high = term.log_snr
-        x, _, molecule = self.data.draw_flat(n, g)
+        i = self.data.draw_flat(n, g)
+        x, molecule = self.data.positions[i], self.data.molecules_of(i)
         space = Space(molecule.mask(x.dtype))
         level = low + (high - low) * stratified(n, g)
         return Consistency(Noised(x, space.noise(n, g), level), space.directions(n, g), molecule)
 
 
 def make_step(
-    evaluation: Evaluation, force_square: float, *, dual_weight: float = 0.0, consistency_weight: float = 0.0
+    evaluation: Evaluation, *, dual_weight: float = 0.0, consistency_weight: float = 0.0
 ) -> Callable[[Weights, Batch], StepResult]:
     """The step as a function of weights and batch.
 
     Parameters
     ----------
     evaluation : of the network
-    force_square : mean square of the scaled force for each degree of freedom
     dual_weight : factor of the loss of the derivative by the noise level
     consistency_weight : alpha, the factor of the Fokker–Planck loss
     """
@@ -140,7 +170,7 @@ def make_step(
         weights = {name: p.detach().requires_grad_() for name, p in weights.items()}
         clean, eps, log_snr = batch.denoising
         n, x = len(clean), add_noise(clean, eps, log_snr)
-        target, variance = mixed_target(eps, batch.forces, force_square, log_snr)
+        target, variance = batch.target, batch.variance
         freedom = Space(batch.molecule.mask(x.dtype)).degrees_of_freedom
         scores, loss = evaluation.match(weights, x, log_snr, batch.molecule, target, 2 / (n * freedom * variance))
         losses = score_matching_loss(scores, target, variance, freedom)
@@ -185,8 +215,7 @@ def _every_other(batch: Batch, k: int) -> Batch:
     if consistency is not None:
         samples, directions, molecule = consistency
         consistency = Consistency(of(samples), directions[:, k::2], MoleculeBatch(*map(half, molecule)))
-    forces = None if batch.forces is None else half(batch.forces)
-    return Batch(of(batch.denoising), forces, MoleculeBatch(*map(half, batch.molecule)), consistency)
+    return Batch(of(batch.denoising), half(batch.target), half(batch.variance), MoleculeBatch(*map(half, batch.molecule)), consistency)
 
 
 def _dual_loss(evaluation: Evaluation, weights: Weights, batch: Batch, x: Tensor, freedom: Tensor) -> Tensor:

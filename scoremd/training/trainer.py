@@ -81,6 +81,7 @@ class Expert:
             config.times_of_training[number],
             config.focus,
             config.batch,
+            config.posterior_weight,
             config.fokker_planck if consistent else None,
             generator,
         )
@@ -90,7 +91,6 @@ class Expert:
     def _make_step(self, evaluation: Evaluation) -> Callable[[Weights, Batch], StepResult]:
         return make_step(
             evaluation,
-            self.source.data.force_square,
             dual_weight=self.dual_weight,
             consistency_weight=self.config.fokker_planck.weight,
         )
@@ -187,7 +187,8 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
             raise ScoreMDError(f"{config.output}: holds a {foreign} of unknown origin; choose another output or move it away")
     experts = [Expert(config, description, data, k) for k in range(len(config.time_ranges))]
     for expert in experts:
-        _run(expert, config)
+        if config.trains(expert.number):
+            _run(expert, config)
     trained = {"configuration": settings, "frames": len(data.positions), "torch": torch.__version__}
     trained_description = description.model_copy(update={"trained": trained})
     save_model(config.output, trained_description, [expert.averaged_network() for expert in experts])
@@ -203,7 +204,7 @@ def averaged_so_far(config: TrainingConfig) -> tuple[ModelDescription, list[Mole
         As `train`; where a checkpoint is missing, too.
     """
     if (config.output / CONFIG).exists():
-        return *load_model(config.output), config.steps * len(config.time_ranges)
+        return *load_model(config.output), config.steps * len(config.networks or config.time_ranges)
     system = find_system(config.system)
     if isinstance(system, ToySystem):
         raise ScoreMDError(f"{system.name} is a toy potential, where a molecule or a family of molecules is needed")
@@ -212,7 +213,7 @@ def averaged_so_far(config: TrainingConfig) -> tuple[ModelDescription, list[Mole
     settings, networks, steps = json.dumps(_settings(config)), [], 0
     for k in range(len(config.time_ranges)):
         expert = Expert(config, description, data, k)
-        if not expert.state.restore(config.output / f"checkpoint-{k}.safetensors", settings):
+        if config.trains(k) and not expert.state.restore(config.output / f"checkpoint-{k}.safetensors", settings):
             raise ScoreMDError(f"{config.output}: has no checkpoint of network {k + 1} yet")
         networks.append(expert.averaged_network())
         steps += expert.state.step
@@ -227,7 +228,12 @@ def _remove_checkpoints(config: TrainingConfig) -> None:
 def _settings(config: TrainingConfig) -> dict[str, Any]:
     """What fixes a run bit for bit: configuration, a hash of the data, the version of torch."""
     fixed = config.model_dump(mode="json", exclude={"output", "data", "start", "checkpoint_every"})
-    for key, absent in (("focus", None), ("dual_weight", 0.0)):  # settings of runs from before there was one are what they were
+    for key, absent in (
+        ("focus", None),
+        ("dual_weight", 0.0),
+        ("posterior_weight", 0.0),
+        ("networks", None),
+    ):  # settings of runs from before there was one are what they were
         if fixed[key] == absent:
             del fixed[key]
     start = {} if config.start is None else {"start": model_hash(*load_model(config.start))}

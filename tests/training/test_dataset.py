@@ -87,7 +87,8 @@ def test_the_mean_square_force_counts_each_molecule_s_own_degrees_of_freedom(sam
 
 @pytest.mark.parametrize("kind", ["draw", "draw_flat"])
 def test_frames_are_drawn_with_their_molecules(samples, kind):
-    x, forces, molecule = getattr(samples, kind)(4000, torch.Generator().manual_seed(0))
+    i = getattr(samples, kind)(4000, torch.Generator().manual_seed(0))
+    x, forces, molecule = samples.positions[i], samples.forces[i], samples.molecules_of(i)
     assert molecule.bead.shape == (4000, 10)
     assert torch.equal(molecule.mask(x.dtype), (x != 0).any(-1).float())
     assert torch.equal(molecule.mask(x.dtype), (forces != 0).any(-1).float())
@@ -95,6 +96,19 @@ def test_frames_are_drawn_with_their_molecules(samples, kind):
     glycine = float((molecule.bead[:, CB] == 0).float().mean())
     # all frames alike, or all molecules alike
     assert glycine == pytest.approx({"draw": 1 / 3, "draw_flat": 1 / 2}[kind], abs=0.03)
+
+
+@pytest.mark.parametrize("molecule", [0, 1])
+def test_frames_beside_others_are_of_their_molecule_and_hold_them(samples, molecule):
+    own = torch.nonzero(samples.index == molecule)[:, 0]
+    frames = samples.positions[own]
+    everything = samples.beside(own[[3, 5]], 1000, torch.Generator())
+    assert torch.equal(everything, frames)
+    few = samples.beside(own[[3, 5]], 9, torch.Generator().manual_seed(0))
+    assert len(few) == 9
+    assert torch.equal(few[:2], frames[[3, 5]])
+    assert all((frames == frame).all((1, 2)).any() for frame in few)
+    assert len(samples.beside(own[:12], 9, torch.Generator().manual_seed(0))) == 12
 
 
 def test_forces_are_asked_for(data, folder):

@@ -1,10 +1,12 @@
 """Compiled or as written: the same energies, scores and gradients."""
 
 import copy
+import math
 
 import pytest
 import torch
 
+from scoremd.diffusion.losses import mixed_target
 from scoremd.nn.encoder import MoleculeEncoder
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.systems import find_system
@@ -125,8 +127,8 @@ def test_halves_of_a_batch_do_not_disturb_each_other(network, compiled, monkeypa
     monkeypatch.setattr(step_module, "SMALLEST_HALVED", 2)
     x, levels, molecule, generator = batch(32)
     eps = torch.randn(32, 10, 3, generator=generator)
-    whole = Batch(Noised(x, eps, levels), None, molecule, None)
-    step = make_step(compiled, float("inf"))
+    whole = Batch(Noised(x, eps, levels), *mixed_target(eps, None, math.inf, levels), molecule, None)
+    step = make_step(compiled)
     weights = dict(network.named_parameters())
     expected = step(weights, whole)
     torch.set_num_threads(2)

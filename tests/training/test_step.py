@@ -4,13 +4,15 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
+from scoremd.diffusion.losses import add_noise
+from scoremd.diffusion.posterior import noised_density
 from scoremd.diffusion.schedule import SCHEDULES
 from scoremd.systems import find_system
 from scoremd.training import step as step_module
 from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import read_ensembles, training_set
 from scoremd.training.evaluation import AsWritten
-from scoremd.training.step import Batch, BatchSource, Consistency, in_halves, make_step
+from scoremd.training.step import POSTERIOR_BELOW, Batch, BatchSource, Consistency, in_halves, make_step
 from tests.models import dipeptide_folder
 from tests.training.test_dataset import CB, description
 
@@ -28,7 +30,7 @@ def samples(data, tmp_path, model):
 
 def source(samples, seed, batch=8, fraction=0.5):
     term = FokkerPlanckConfig(weight=1.0, fraction=fraction)
-    return BatchSource(samples, SCHEDULES["vp"](), (0.0, 1.0), None, batch, term, torch.Generator().manual_seed(seed))
+    return BatchSource(samples, SCHEDULES["vp"](), (0.0, 1.0), None, batch, 0.0, term, torch.Generator().manual_seed(seed))
 
 
 def double(q):
@@ -50,7 +52,8 @@ def alone(batch, k):
 
     return Batch(
         only(batch.denoising, first),
-        batch.forces[first],
+        batch.target[first],
+        batch.variance[first],
         only(batch.molecule, first),
         Consistency(
             only(batch.consistency.samples, second), batch.consistency.directions[:, second], only(batch.consistency.molecule, second)
@@ -60,7 +63,7 @@ def alone(batch, k):
 
 def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
     network = model.make_network(samples.pair_statistics).double()
-    step = make_step(AsWritten(network), samples.force_square, dual_weight=0.5, consistency_weight=0.3)
+    step = make_step(AsWritten(network), dual_weight=0.5, consistency_weight=0.3)
     parameters = dict(network.named_parameters())
     batch = double(source(samples, 1, fraction=1.0).draw())
     # both molecules are in both terms, in different orders
@@ -81,7 +84,7 @@ def test_a_mixed_batch_is_the_mean_of_its_molecules(samples, model):
 def test_halves_of_a_batch_are_as_good_as_the_whole(samples, model, monkeypatch, size, fraction, calls):
     monkeypatch.setattr(step_module, "SMALLEST_HALVED", 6)
     network = model.make_network(samples.pair_statistics).double()
-    step, seen = make_step(AsWritten(network), samples.force_square, dual_weight=0.5, consistency_weight=0.3), []
+    step, seen = make_step(AsWritten(network), dual_weight=0.5, consistency_weight=0.3), []
 
     def watched(weights, part):
         seen.append(len(part.denoising.positions))
@@ -101,7 +104,7 @@ def test_a_gpu_gives_the_gradients_of_the_cpu(samples, model):
     for device in ("cpu", "cuda"):
         torch.manual_seed(0)
         network = model.make_network(samples.pair_statistics).to(device)
-        step = make_step(AsWritten(network), samples.force_square, dual_weight=0.5, consistency_weight=0.3)
+        step = make_step(AsWritten(network), dual_weight=0.5, consistency_weight=0.3)
         gradients.append([g.cpu() for g in step(dict(network.named_parameters()), moved(batch, device)).gradients])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)
 
@@ -110,13 +113,13 @@ def test_a_gpu_gives_the_gradients_of_the_cpu(samples, model):
 def test_batches_are_drawn_on_the_device_of_the_samples(samples):
     on_gpu = samples.to(torch.device("cuda"))
     term = FokkerPlanckConfig(weight=1.0, fraction=0.5)
-    batch = BatchSource(on_gpu, SCHEDULES["vp"](), (0.0, 1.0), None, 8, term, torch.Generator("cuda").manual_seed(1)).draw()
+    batch = BatchSource(on_gpu, SCHEDULES["vp"](), (0.0, 1.0), None, 8, 0.0, term, torch.Generator("cuda").manual_seed(1)).draw()
     assert all(q.is_cuda for q in tree_leaves(batch))
 
 
 def test_where_missing_beads_are_changes_nothing(samples, model):
     network = model.make_network(samples.pair_statistics).double()
-    step = make_step(AsWritten(network), samples.force_square, dual_weight=0.5, consistency_weight=0.3)
+    step = make_step(AsWritten(network), dual_weight=0.5, consistency_weight=0.3)
     parameters = dict(network.named_parameters())
     batch = double(source(samples, 1, fraction=1.0).draw())
 
@@ -136,7 +139,7 @@ def test_displaced_copies_of_a_sample_are_encoded_once(samples, model):
     model = model.model_copy(update={"network": model.network.model_copy(update={"encoder_width": 8})})
     network, rows = model.make_network(samples.pair_statistics), []
     network.encoder.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0])))
-    make_step(AsWritten(network), samples.force_square, consistency_weight=0.3)(dict(network.named_parameters()), source(samples, 1).draw())
+    make_step(AsWritten(network), consistency_weight=0.3)(dict(network.named_parameters()), source(samples, 1).draw())
     # 8 samples for score matching, 4 for the consistency term, of which the derivative by the noise level takes two other levels
     assert sorted(rows) == [4, 8, 8]
 
@@ -146,3 +149,29 @@ def test_all_batches_have_one_shape(samples):
     small = source(samples, 0, fraction=0.125)
     shapes = {tuple(q.shape for q in torch.utils._pytree.tree_leaves(small.draw())) for _ in range(20)}
     assert len(shapes) == 1
+
+
+@pytest.mark.parametrize("most", [1600, 12])
+def test_where_noise_is_large_the_target_may_be_the_score_of_the_molecule_s_ensemble(samples, monkeypatch, most):
+    monkeypatch.setattr(step_module, "POSTERIOR_FRAMES", most)
+
+    def drawn(weight, batch=64):
+        generator = torch.Generator().manual_seed(3)
+        return BatchSource(samples, SCHEDULES["vp"](), (0.0, 1.0), None, batch, weight, None, generator).draw()
+
+    plain, exact = drawn(0.0), drawn(5.0)
+    x, level = add_noise(*exact.denoising), exact.denoising.log_snr
+    assert torch.equal(x, add_noise(*plain.denoising))
+    noisy = level < POSTERIOR_BELOW
+    assert 16 < int(noisy.sum()) < 60
+    assert torch.equal(exact.target[~noisy], plain.target[~noisy])
+    torch.testing.assert_close(exact.variance, torch.where(noisy, plain.variance / 5, plain.variance))
+    bead = exact.molecule.bead
+    for k in torch.nonzero(noisy)[:, 0].tolist():
+        own = (samples.molecules.bead == bead[k]).all(1) & (samples.molecules.residue == exact.molecule.residue[k]).all(1)
+        frames = samples.positions[samples.index == int(torch.nonzero(own)[0])]
+        _, score = noised_density(x[k : k + 1], level[k : k + 1], frames)
+        if len(frames) <= most:
+            torch.testing.assert_close(exact.target[k], score[0], rtol=1e-3, atol=1e-3)
+        else:
+            assert not torch.equal(exact.target[k], score[0])

@@ -9,6 +9,8 @@ import torch
 
 from scoremd import resources
 from scoremd.data import read_ensemble
+from scoremd.diffusion.losses import add_noise
+from scoremd.diffusion.posterior import noised_density
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
 from scoremd.systems import find_system, load_system
@@ -50,7 +52,9 @@ def kill_at(monkeypatch, step, expert=0):
     monkeypatch.setattr(trainer.Expert, "advance", dying)
 
 
-@pytest.mark.parametrize("ranges", [{}, {"time_ranges": ((0.0, 0.1), (0.1, 1.0)), "training_ranges": ((0.0, 1.0), (0.1, 1.0))}])
+@pytest.mark.parametrize(
+    "ranges", [{}, {"time_ranges": ((0.0, 0.1), (0.1, 1.0)), "training_ranges": ((0.0, 1.0), (0.1, 1.0))}, {"posterior_weight": 10}]
+)
 def test_killed_run_resumes_bit_for_bit(data, tmp_path, monkeypatch, ranges):
     trainer.train(config(data, tmp_path / "whole", **ranges))
     with monkeypatch.context() as patch:
@@ -388,11 +392,48 @@ def test_toys_are_not_trained_on_ensembles(data, tmp_path):
         {"fokker_planck": {"weight": 0.1}, "training_ranges": ((0.0, 0.1), (0.0, 1.0)), "time_ranges": ((0.0, 0.1), (0.1, 1.0))},
         {"network": {"achiral": True}},
         {"focus": (1.0, 0.0)},
+        {"posterior_weight": -1.0},
+        {"networks": (2,), "start": "model"},
+        {"networks": (), "start": "model"},
+        {"networks": (1,)},
     ],
 )
 def test_senseless_configurations_are_refused(data, tmp_path, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
         config(data, tmp_path, **wrong)
+
+
+def test_networks_that_are_not_named_stay_those_of_the_start(data, tmp_path, monkeypatch):
+    ranges = {"time_ranges": ((0.0, 0.1), (0.1, 1.0)), "fokker_planck": {}}
+    trainer.train(config(data, tmp_path / "first", **ranges))
+    settings = config(data, tmp_path / "second", start=tmp_path / "first", networks=[2], **ranges)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 6, expert=1)
+        with pytest.raises(KilledError):
+            trainer.train(settings)
+    assert trainer.averaged_so_far(settings)[2] == 4
+    trainer.train(settings)
+    assert trainer.averaged_so_far(settings)[2] == 12
+    first, second = (ForceField.load(tmp_path / name).experts for name in ("first", "second"))
+    same = [all(torch.equal(a, b) for a, b in zip(p.parameters(), q.parameters(), strict=True)) for p, q in zip(first, second, strict=True)]
+    assert same == [True, False]
+    rows = list(csv.DictReader((tmp_path / "second" / "metrics.csv").open()))
+    assert {r["expert"] for r in rows} == {"1"}
+
+
+def test_with_the_scores_of_the_ensemble_fewer_steps_come_as_far(data, tmp_path):
+    """Judged by those scores, at the noise where many frames count; the seeds of both runs are the same."""
+    system, errors = load_system("ALDP"), []
+    for weight in (0.0, 10.0):
+        folder = tmp_path / str(weight)
+        trainer.train(config(data, folder, steps=150, batch=64, posterior_weight=weight, fokker_planck={}, average=0.9))
+        bound = ForceField.load(folder).bind(system)
+        frames = training_set([(system, read_ensemble(data / "ALDP-small.h5"))], bound.description, use_forces=True).positions
+        generator, level = torch.Generator().manual_seed(0), torch.tensor([0.5])
+        x = add_noise(frames[torch.randint(len(frames), (256,), generator=generator)], bound.space.noise(256, generator), level)
+        _, score = bound.energy_and_score(x, level)
+        errors.append(float(((score - noised_density(x, level, frames)[1]) ** 2).mean()))
+    assert errors[1] < 0.8 * errors[0]
 
 
 def test_each_expert_sees_the_times_it_is_trained_on(data, tmp_path):
