@@ -3,8 +3,10 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
+from pytorch_optimizer import SOAP
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -13,6 +15,8 @@ from scoremd.errors import ScoreMDError
 from scoremd.files import replacing
 
 _log = logging.getLogger("scoremd")
+#: Tensors that optimisers keep of each parameter.
+_KEPT = ("exp_avg", "exp_avg_sq", "step")
 
 
 class RunState:
@@ -21,15 +25,20 @@ class RunState:
     Attributes
     ----------
     parameters, average : weights and their exponential average, by name
-    optimizer : Adam of `parameters`
+    optimizer : of `parameters`, by name: Adam, or SOAP, which is Adam in the eigenbases of Shampoo's preconditioners (Vyas et al., arXiv
+        2409.11321)
     generator : of all randomness, on the parameters' device
     step : steps done
     """
 
-    def __init__(self, parameters: dict[str, Tensor], learning_rate: float, generator: torch.Generator) -> None:
+    def __init__(self, parameters: dict[str, Tensor], optimizer: str, learning_rate: float, generator: torch.Generator) -> None:
         self.parameters = {name: torch.nn.Parameter(p.detach().clone()) for name, p in parameters.items()}
         self.average = {name: p.detach().clone() for name, p in parameters.items()}
-        self.optimizer = torch.optim.Adam(self.parameters.values(), learning_rate, fused=True)
+        self.optimizer: torch.optim.Optimizer
+        if optimizer == "soap":
+            self.optimizer = SOAP(self.parameters.values(), learning_rate, weight_decay=0.0)
+        else:
+            self.optimizer = torch.optim.Adam(self.parameters.values(), learning_rate, fused=True)
         self.generator = generator
         self.step = 0
 
@@ -37,9 +46,15 @@ class RunState:
         """Write to `path`, moving what was there to `path` + ".previous"; `settings` identifies the run."""
         tensors = {"generator": self.generator.get_state()}
         for name, p in self.parameters.items():
-            moments = self.optimizer.state[p]
             tensors |= {f"parameter/{name}": p.detach(), f"average/{name}": self.average[name]}
-            tensors |= {f"{key}/{name}": moments[key] for key in ("exp_avg", "exp_avg_sq", "step")}
+            state = self.optimizer.state[p]
+            for key, value in state.items():
+                # laid out as it is read again: products of the same numbers in another order may round in other ways
+                if isinstance(value, Tensor):
+                    state[key] = tensors[f"{key}/{name}"] = value.contiguous()
+                elif isinstance(value, list):
+                    state[key] = [q.contiguous() if isinstance(q, Tensor) else q for q in value]
+                    tensors |= {f"{key}.{axis}/{name}": q for axis, q in enumerate(state[key]) if isinstance(q, Tensor)}
         with replacing(path) as temporary:
             save_file(
                 {k: v.contiguous() for k, v in tensors.items()},
@@ -72,8 +87,8 @@ class RunState:
             if metadata.get("settings") != settings:
                 changed = _difference(metadata.get("settings", "{}"), settings)
                 raise ScoreMDError(f"{candidate}: is of a run with other settings ({changed}); choose another output or remove it")
-            self._load(tensors)
             self.step = int(metadata["step"])
+            self._load(tensors)
             return True
         if damaged:
             raise ScoreMDError(f"{damaged}; remove it to start over")
@@ -81,10 +96,23 @@ class RunState:
 
     def _load(self, tensors: dict[str, Tensor]) -> None:
         self.generator.set_state(tensors["generator"])
+        group = self.optimizer.param_groups[0]
+        if isinstance(self.optimizer, SOAP):
+            group["step"] = self.step
         for name, p in self.parameters.items():
             p.data.copy_(tensors[f"parameter/{name}"])
             self.average[name].copy_(tensors[f"average/{name}"])
-            self.optimizer.state[p] = {key: tensors[f"{key}/{name}"].to(p.device) for key in ("exp_avg", "exp_avg_sq", "step")}
+            state: dict[str, Any] = {key: tensors[f"{key}/{name}"].to(p.device) for key in _KEPT if f"{key}/{name}" in tensors}
+            if isinstance(self.optimizer, SOAP):
+                state |= {key: self._matrices(tensors, key, name, p) for key in ("GG", "Q")}
+                state |= {"precondition_frequency": group["precondition_frequency"], "shampoo_beta": group["betas"][1]}
+            self.optimizer.state[p] = state
+
+    @staticmethod
+    def _matrices(tensors: dict[str, Tensor], key: str, name: str, p: Tensor) -> list[Any]:
+        """What SOAP has for each axis of a parameter: a matrix, or an empty list, as for a vector."""
+        found = [tensors.get(f"{key}.{axis}/{name}") for axis in range(p.dim())]
+        return [[] if q is None else q.to(p.device) for q in found]
 
 
 def _difference(old: str, new: str) -> str:

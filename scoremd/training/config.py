@@ -58,7 +58,8 @@ class TrainingConfig(_Section):
         noised and turned at random, and let that count by this factor, since it has little variance (see `scoremd.diffusion.posterior`);
         0 turns it off
     networks : numbers, from 1, of the experts that are trained; the others stay those of `start`. None for all
-    steps, batch, learning_rate : Adam with one warm-up and cosine decay
+    optimizer : "soap" goes further with each step than "adam", once it has begun: for long runs, and where targets have little variance
+    steps, batch, learning_rate : one warm-up and cosine decay
     average : the weights that are kept are an exponential average over about 1 / (1 - average) steps
     seed, threads : of the run
     device : where it runs; "cuda" is the first GPU, whose sums are not in a fixed order: runs there do not repeat bit for bit
@@ -82,6 +83,7 @@ class TrainingConfig(_Section):
     dual_weight: float = Field(0.0, ge=0)
     posterior_weight: float = Field(0.0, ge=0)
     networks: tuple[int, ...] | None = None
+    optimizer: Literal["adam", "soap"] = "adam"
     steps: int = Field(ge=1)
     batch: int = Field(256, ge=2)
     learning_rate: float = Field(2e-3, gt=0)

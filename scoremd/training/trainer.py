@@ -19,6 +19,7 @@ from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive, make_folder, replacing
 from scoremd.model_files import CONFIG, WEIGHTS, load_model, model_hash, save_model
 from scoremd.nn.energy import MoleculeEnergy
+from scoremd.parts import single_threaded
 from scoremd.progress import progress
 from scoremd.systems import Family, System, ToySystem, find_system
 from scoremd.training.checkpoint import RunState
@@ -85,7 +86,7 @@ class Expert:
             config.fokker_planck if consistent else None,
             generator,
         )
-        self.state = RunState(dict(self.network.named_parameters()), config.learning_rate, generator)
+        self.state = RunState(dict(self.network.named_parameters()), config.optimizer, config.learning_rate, generator)
         self.step_function = self._make_step(AsWritten(self.network))
 
     def _make_step(self, evaluation: Evaluation) -> Callable[[Weights, Batch], StepResult]:
@@ -122,7 +123,8 @@ class Expert:
         norm = torch.nn.utils.clip_grad_norm_(state.parameters.values(), _GRADIENT_NORM)
         for group in state.optimizer.param_groups:
             group["lr"] = config.learning_rate * learning_rate_factor((state.step + 1) / config.steps)
-        state.optimizer.step()
+        with single_threaded():  # what several threads find rounds in other ways
+            state.optimizer.step()
         keep = min(config.average, (1 + state.step) / (10 + state.step))
         torch._foreach_lerp_(list(state.average.values()), list(self.parameters.values()), 1 - keep)
         state.step += 1

@@ -53,12 +53,18 @@ def kill_at(monkeypatch, step, expert=0):
 
 
 @pytest.mark.parametrize(
-    "ranges", [{}, {"time_ranges": ((0.0, 0.1), (0.1, 1.0)), "training_ranges": ((0.0, 1.0), (0.1, 1.0))}, {"posterior_weight": 10}]
+    "ranges",
+    [
+        {},
+        {"time_ranges": ((0.0, 0.1), (0.1, 1.0)), "training_ranges": ((0.0, 1.0), (0.1, 1.0))},
+        {"posterior_weight": 10, "optimizer": "soap", "steps": 32},
+    ],
 )
 def test_killed_run_resumes_bit_for_bit(data, tmp_path, monkeypatch, ranges):
     trainer.train(config(data, tmp_path / "whole", **ranges))
     with monkeypatch.context() as patch:
-        kill_at(patch, 10, expert=len(ranges.get("time_ranges", [0])) - 1)
+        # SOAP turns its bases after each tenth step
+        kill_at(patch, ranges.get("steps", 12) - 2, expert=len(ranges.get("time_ranges", [0])) - 1)
         with pytest.raises(KilledError):
             trainer.train(config(data, tmp_path / "killed", **ranges))
     trainer.train(config(data, tmp_path / "killed", **ranges))
@@ -393,6 +399,7 @@ def test_toys_are_not_trained_on_ensembles(data, tmp_path):
         {"network": {"achiral": True}},
         {"focus": (1.0, 0.0)},
         {"posterior_weight": -1.0},
+        {"optimizer": "sgd"},
         {"networks": (2,), "start": "model"},
         {"networks": (), "start": "model"},
         {"networks": (1,)},
