@@ -69,6 +69,11 @@ class BoundModel:
         self.space = Space(self.molecule.mask(torch.float32))
         self._at_noise: dict[tuple[int, float], Callable[[Tensor], tuple[Tensor, ...]]] = {}
 
+    @property
+    def compiled(self) -> bool:
+        """Whether `at_noise` gives compiled functions."""
+        return program_of(self._structure) is not None
+
     def energy_and_score(self, x: Tensor, log_snr: Tensor, expert: int = 0) -> tuple[Tensor, Tensor]:
         """Energy (batch,) in kT and score of scaled coordinates (batch, slot, 3) at `log_snr` (1,), as written (not compiled)."""
         return energy_and_score(lambda a, b: self.experts[expert](a, b, self.molecule), x, log_snr)

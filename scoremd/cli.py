@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 from typer.exceptions import TyperException
 
 from scoremd.errors import ScoreMDError
@@ -315,6 +316,23 @@ def emulate(
         table.add_row(*(_cell(row, title) for title in shown))
     Console().print(table)
     print(f"reports: {output}/*/report.html, table: {output / 'summary.csv'}")
+
+
+@app.command()
+def doctor() -> None:
+    """Show what is installed, and test with known answers that it works; the exit code is 1 if something is wrong."""
+    from scoremd.doctor import examine
+
+    console, wrong = Console(), []
+    with console.status("ten seconds, and a minute more where nothing was compiled before"):
+        for finding in examine():
+            style = {"ok": "green", "skipped": "yellow", "wrong": "bold red"}[finding.status]
+            console.print(Text.assemble((f"{finding.status:<9}", style), f"{finding.subject:<26}", finding.said), soft_wrap=True)
+            wrong += [finding.subject] if finding.status == "wrong" else []
+    if wrong:
+        console.print(f"Not as it should be: {', '.join(wrong)}.", soft_wrap=True)
+        raise typer.Exit(1)
+    console.print("All is well.")
 
 
 def _cell(row: dict[str, Any], title: str) -> str:

@@ -34,17 +34,27 @@ def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="scoremd-")
 
 
+def cache_folder() -> Path:
+    """Where libraries are kept.
+
+    Raises
+    ------
+    ScoreMDError
+        If it cannot be made or written to.
+    """
+    folder = make_folder(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoremd")
+    if not os.access(folder, os.W_OK):
+        raise ScoreMDError(f"{folder}: cannot be written to")
+    return folder
+
+
 def _folder() -> Path:
-    """Where libraries are kept: for this process only if the place for them cannot be written to."""
+    """`cache_folder`, or one for this process only if that cannot be written to."""
     try:
-        folder = make_folder(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "scoremd")
-        if os.access(folder, os.W_OK):
-            return folder
-        reason = f"{folder}: cannot be written to"
+        return cache_folder()
     except ScoreMDError as error:
-        reason = str(error)
-    _log.warning("%s: what is compiled is not kept", reason)
-    return Path(_temporary_folder().name)
+        _log.warning("%s: what is compiled is not kept", error)
+        return Path(_temporary_folder().name)
 
 
 def kept(suffix: str, content: Iterable[str | bytes], make: Callable[[Path], None]) -> Path | None:
