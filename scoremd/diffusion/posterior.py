@@ -75,8 +75,8 @@ def _program() -> Program | None:
     return compile_program(_with_gradient, [], [example])
 
 
-def noised_density(x: Tensor, log_snr: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Density, and its score, of frames that are equally likely, as is each of their orientations, after noising.
+def noised_density(x: Tensor, log_snr: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Density, and its derivatives, of frames that are equally likely, as is each of their orientations, after noising.
 
     Parameters
     ----------
@@ -86,7 +86,8 @@ def noised_density(x: Tensor, log_snr: Tensor, frames: Tensor) -> tuple[Tensor, 
 
     Returns
     -------
-    ln p, (batch,), up to a constant that depends on the noise level, and its gradient by x, shape of x
+    ln p, (batch,), up to D ln sigma and a constant, its gradient by x, shape of x, and its derivative by the noise level, (batch,), but for
+    that of D ln sigma: the mean of `scoremd.diffusion.losses.level_target` is the last one and D alpha^2
     """
     alpha, sigma = signal_and_noise(log_snr)
     ratio, n = alpha / sigma**2, len(frames)
@@ -95,11 +96,17 @@ def noised_density(x: Tensor, log_snr: Tensor, frames: Tensor) -> tuple[Tensor, 
     program = None if x.is_cuda else _program()
     function = _with_gradient if program is None else program.bind()
     exponent, factor, gradient = function(a.flatten(0, 1))
-    exponent = exponent.view(-1, n) - 0.5 * (ratio * alpha)[:, None] * (frames * frames).sum((1, 2))
+    square = (frames * frames).sum((1, 2))
+    exponent = exponent.view(-1, n) - 0.5 * (ratio * alpha)[:, None] * square
     highest = exponent.amax(1, keepdim=True)
     weight = factor.view(-1, n) * torch.exp(exponent - highest)
     total = weight.sum(1)
-    weighted = gradient.view(len(a), n, 9) * (weight / total[:, None])[:, :, None]
-    mean = weighted.view(-1, n, 3, 3).transpose(1, 2).reshape(-1, 3, n * 3) @ flat.T
-    density = highest[:, 0] + torch.log(total) - 0.5 * (x * x).sum((1, 2)) / sigma**2
-    return density, mean.transpose(1, 2) * ratio[:, None, None] - x / (sigma * sigma)[:, None, None]
+    weight = weight / total[:, None]
+    weighted = gradient.view(-1, n, 9) * weight[:, :, None]
+    mean = (weighted.view(-1, n, 3, 3).transpose(1, 2).reshape(-1, 3, n * 3) @ flat.T).transpose(1, 2)
+    size = (x * x).sum((1, 2))
+    density = highest[:, 0] + torch.log(total) - 0.5 * size / sigma**2
+    score = mean * ratio[:, None, None] - x / (sigma * sigma)[:, None, None]
+    # d alpha / d lambda = alpha sigma^2 and d sigma / d lambda = -sigma alpha^2, so that of ratio is ratio (1 + alpha^2)
+    rate = ratio * (1 + alpha**2) * (x * mean).sum((1, 2)) - (alpha / sigma) ** 2 * (size + weight @ square)
+    return density, score, rate

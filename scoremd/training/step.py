@@ -20,6 +20,7 @@ from scoremd.diffusion.posterior import noised_density
 from scoremd.diffusion.schedule import Schedule
 from scoremd.diffusion.space import Space
 from scoremd.nn.molecule import MoleculeBatch
+from scoremd.nn.noise_level import signal_and_noise
 from scoremd.parts import concurrently
 from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import TrainingSet
@@ -58,6 +59,7 @@ class Batch(NamedTuple):
     denoising : samples for score matching
     target : what their scores are to be, (n, slot, 3)
     variance : bound on its variance in each dimension, (n,), by which its error is divided
+    rate, rate_variance : the same of the derivative of ln p by the noise level, both (n,)
     molecule : of those samples
     consistency : of the Fokker–Planck term, None without it
     """
@@ -65,6 +67,8 @@ class Batch(NamedTuple):
     denoising: Noised
     target: Tensor
     variance: Tensor
+    rate: Tensor
+    rate_variance: Tensor
     molecule: MoleculeBatch
     consistency: Consistency | None
 
@@ -124,25 +128,29 @@ class BatchSource:
         log_snr = draw_levels(self.batch, self.schedule, self.time_range, self.focus, g)
         denoising = Noised(clean, space.noise(self.batch, g), log_snr)
         target, variance = mixed_target(denoising.noise, None if data.forces is None else data.forces[i], self.force_square, log_snr)
+        freedom = space.degrees_of_freedom.expand(self.batch)
+        rate, rate_variance = level_target(clean, denoising.noise, log_snr, freedom)
         if self.posterior_weight > 0:
-            for rows, score in self._ensemble_scores(i, denoising):
-                target[rows] = score
+            alpha, _ = signal_and_noise(log_snr)
+            for rows, (_, score, change) in self._ensemble_densities(i, denoising):
+                target[rows], rate[rows] = score, change + (freedom * alpha**2)[rows]
                 variance[rows] /= self.posterior_weight
+                rate_variance[rows] /= self.posterior_weight
         consistency = None if self.fokker_planck is None else self._consistency(self.fokker_planck)
-        return Batch(denoising, target, variance, molecule, consistency)
+        return Batch(denoising, target, variance, rate, rate_variance, molecule, consistency)
 
-    def _ensemble_scores(self, i: Tensor, denoising: Noised) -> list[tuple[Tensor, Tensor]]:
-        """Rows of a batch of frames `i`, and the scores of their ensembles, where noise is large enough, molecule by molecule."""
+    def _ensemble_densities(self, i: Tensor, denoising: Noised) -> list[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]]:
+        """Rows of a batch of frames `i`, and `noised_density` of their ensembles, where noise is large enough, molecule by molecule."""
         x, noisy = add_noise(*denoising), torch.nonzero(denoising.log_snr < POSTERIOR_BELOW)[:, 0]
         molecule = self.data.index[i[noisy]]
         groups = [noisy[molecule == k] for k in molecule.unique().tolist()]
         frames = [self.data.beside(i[rows], POSTERIOR_FRAMES, self.generator) for rows in groups]
 
-        def score(group: tuple[Tensor, Tensor]) -> Tensor:
+        def density(group: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
             rows, ensemble = group
-            return noised_density(x[rows], denoising.log_snr[rows], ensemble)[1]
+            return noised_density(x[rows], denoising.log_snr[rows], ensemble)
 
-        return list(zip(groups, concurrently(score, zip(groups, frames, strict=True)), strict=True))
+        return list(zip(groups, concurrently(density, zip(groups, frames, strict=True)), strict=True))
 
     def _consistency(self, term: FokkerPlanckConfig) -> Consistency:
         g, n = self.generator, max(1, round(term.fraction * self.batch))
@@ -215,15 +223,14 @@ def _every_other(batch: Batch, k: int) -> Batch:
     if consistency is not None:
         samples, directions, molecule = consistency
         consistency = Consistency(of(samples), directions[:, k::2], MoleculeBatch(*map(half, molecule)))
-    return Batch(of(batch.denoising), half(batch.target), half(batch.variance), MoleculeBatch(*map(half, batch.molecule)), consistency)
+    targets = map(half, (batch.target, batch.variance, batch.rate, batch.rate_variance))
+    return Batch(of(batch.denoising), *targets, MoleculeBatch(*map(half, batch.molecule)), consistency)
 
 
 def _dual_loss(evaluation: Evaluation, weights: Weights, batch: Batch, x: Tensor, freedom: Tensor) -> Tensor:
     """Mean loss of d ln p / d lambda at the noised samples x."""
-    clean, eps, log_snr = batch.denoising
-    target, variance = level_target(clean, eps, log_snr, freedom)
-    change = rate(lambda a, b: evaluation.energy(weights, a, b, _twice(batch.molecule)), x, log_snr)
-    return dual_score_matching_loss(change, target, variance, freedom).mean()
+    change = rate(lambda a, b: evaluation.energy(weights, a, b, _twice(batch.molecule)), x, batch.denoising.log_snr)
+    return dual_score_matching_loss(change, batch.rate, batch.rate_variance, freedom).mean()
 
 
 def _consistency_loss(evaluation: Evaluation, weights: Weights, batch: Consistency) -> Tensor:

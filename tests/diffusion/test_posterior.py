@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scoremd.diffusion import posterior
-from scoremd.diffusion.losses import add_noise
+from scoremd.diffusion.losses import add_noise, level_target
 from scoremd.diffusion.posterior import noised_density, rotation_integral
 from scoremd.nn.noise_level import signal_and_noise
 
@@ -75,17 +75,24 @@ def test_the_density_is_that_of_all_frames_in_all_orientations(rotations, way):
 
 def test_the_score_is_the_gradient_of_the_density(way):
     frames, x, levels = molecules(20), molecules(3, seed=1), torch.tensor([-1.0, 0.5, 1.5])
-    _, score = noised_density(x, levels, frames)
+    _, score, _ = noised_density(x, levels, frames)
     direction, h = molecules(3, seed=2), 1e-2
     ends = [noised_density(x + sign * h * direction, levels, frames)[0] for sign in (1, -1)]
     torch.testing.assert_close((ends[0] - ends[1]) / (2 * h), (score * direction).sum((1, 2)), rtol=5e-3, atol=5e-3)
 
 
+def test_the_rate_is_the_derivative_by_the_noise_level(way):
+    frames, x, levels, h = molecules(20), molecules(3, seed=1), torch.tensor([-1.0, 0.5, 1.5]), 1e-2
+    _, _, rate = noised_density(x, levels, frames)
+    ends = [noised_density(x, levels + sign * h, frames)[0] for sign in (1, -1)]
+    torch.testing.assert_close((ends[0] - ends[1]) / (2 * h), rate, rtol=5e-3, atol=5e-3)
+
+
 def test_turning_samples_or_frames_changes_nothing_but_mirroring_does(way):
     frames, x, level = molecules(4), molecules(3, seed=1), torch.tensor([0.5])
-    density, score = noised_density(x, level, frames)
+    density, score, _ = noised_density(x, level, frames)
     turn = random_rotation(3)
-    turned, turned_score = noised_density(x @ turn, level, frames)
+    turned, turned_score, _ = noised_density(x @ turn, level, frames)
     torch.testing.assert_close(turned, density, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(turned_score, score @ turn, rtol=1e-4, atol=1e-4)
     each = torch.stack([frame @ random_rotation(k) for k, frame in enumerate(frames)])
@@ -103,18 +110,28 @@ def test_it_is_the_mean_of_what_denoising_aims_at():
         eps = torch.randn(clean.shape, generator=generator)
         eps -= eps.mean(1, keepdim=True)
         _, sigma = signal_and_noise(log_snr)
-        _, score = noised_density(add_noise(clean, eps, log_snr), log_snr, frames)
+        _, score, rate = noised_density(add_noise(clean, eps, log_snr), log_snr, frames)
         products = (score * (-eps / sigma - score)).sum((1, 2)) * sigma**2
-        square = float(((score * sigma) ** 2).sum((1, 2)).mean())
         # the integral over rotations is approximate, by a hundredth
-        assert abs(float(products.mean())) < 4 * float(products.std()) / math.sqrt(n) + 0.01 * square
+        assert_vanishes(products, 0.01 * float(((score * sigma) ** 2).sum((1, 2)).mean()))
         assert float(((score + eps / sigma) ** 2).sum((1, 2)).mean() * sigma**2) > 0.5  # denoising alone scatters
+        freedom = torch.tensor([12.0])
+        target, variance = level_target(clean, eps, log_snr, freedom)
+        change = rate + freedom * signal_and_noise(log_snr)[0] ** 2
+        assert_vanishes((target - change) / variance.sqrt(), 0.01)
+        assert_vanishes(change * (target - change) / variance, 0.01)
+        assert float((target - change).std()) > 0.2 * float(target.std())
+
+
+def assert_vanishes(values, allowed):
+    """The mean of independent values is zero, by four standard errors and what is allowed besides."""
+    assert abs(float(values.mean())) < 4 * float(values.std()) / math.sqrt(len(values)) + allowed
 
 
 def test_empty_slots_take_no_part(way):
     frames, x, level = molecules(4), molecules(3, seed=1), torch.tensor([0.5])
-    density, score = noised_density(x, level, frames)
+    density, score, _ = noised_density(x, level, frames)
     with_slot = [torch.cat([q[:, :2], torch.zeros(len(q), 1, 3), q[:, 2:]], 1) for q in (x, frames)]
-    padded, padded_score = noised_density(with_slot[0], level, with_slot[1])
+    padded, padded_score, _ = noised_density(with_slot[0], level, with_slot[1])
     torch.testing.assert_close(padded, density)
     torch.testing.assert_close(padded_score, torch.cat([score[:, :2], torch.zeros(3, 1, 3), score[:, 2:]], 1))

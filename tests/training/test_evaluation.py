@@ -127,7 +127,7 @@ def test_halves_of_a_batch_do_not_disturb_each_other(network, compiled, monkeypa
     monkeypatch.setattr(step_module, "SMALLEST_HALVED", 2)
     x, levels, molecule, generator = batch(32)
     eps = torch.randn(32, 10, 3, generator=generator)
-    whole = Batch(Noised(x, eps, levels), *mixed_target(eps, None, math.inf, levels), molecule, None)
+    whole = Batch(Noised(x, eps, levels), *mixed_target(eps, None, math.inf, levels), levels, levels, molecule, None)
     step = make_step(compiled)
     weights = dict(network.named_parameters())
     expected = step(weights, whole)

@@ -54,6 +54,8 @@ def alone(batch, k):
         only(batch.denoising, first),
         batch.target[first],
         batch.variance[first],
+        batch.rate[first],
+        batch.rate_variance[first],
         only(batch.molecule, first),
         Consistency(
             only(batch.consistency.samples, second), batch.consistency.directions[:, second], only(batch.consistency.molecule, second)
@@ -166,12 +168,16 @@ def test_where_noise_is_large_the_target_may_be_the_score_of_the_molecule_s_ense
     assert 16 < int(noisy.sum()) < 60
     assert torch.equal(exact.target[~noisy], plain.target[~noisy])
     torch.testing.assert_close(exact.variance, torch.where(noisy, plain.variance / 5, plain.variance))
+    assert torch.equal(exact.rate[~noisy], plain.rate[~noisy])
+    torch.testing.assert_close(exact.rate_variance, torch.where(noisy, plain.rate_variance / 5, plain.rate_variance))
     bead = exact.molecule.bead
     for k in torch.nonzero(noisy)[:, 0].tolist():
         own = (samples.molecules.bead == bead[k]).all(1) & (samples.molecules.residue == exact.molecule.residue[k]).all(1)
         frames = samples.positions[samples.index == int(torch.nonzero(own)[0])]
-        _, score = noised_density(x[k : k + 1], level[k : k + 1], frames)
+        _, score, change = noised_density(x[k : k + 1], level[k : k + 1], frames)
         if len(frames) <= most:
             torch.testing.assert_close(exact.target[k], score[0], rtol=1e-3, atol=1e-3)
+            freedom = 3 * (float((bead[k] > 0).sum()) - 1)
+            torch.testing.assert_close(exact.rate[k], change[0] + freedom * torch.sigmoid(2 * level[k]), rtol=1e-3, atol=1e-3)
         else:
             assert not torch.equal(exact.target[k], score[0])
