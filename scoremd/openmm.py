@@ -25,7 +25,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from openmm import app, unit
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scoremd.bound_model import BoundModel
 from scoremd.description import ModelDescription
@@ -43,6 +43,8 @@ __all__ = ["ModelForce", "add_force", "create_system", "load", "save"]
 SYSTEM, NOTE = "system.xml", "force.yaml"
 #: Da; beads of different elements differ by more, and force fields round masses by less.
 _MASS_TOLERANCE = 0.5
+#: What OpenMM makes of nodes of an XML, by the name of the node that they are in.
+_KINDS = {"Forces": openmm.Force, "CollectiveVariable": openmm.Force, "Force": openmm.Force, "Functions": openmm.TabulatedFunction}
 
 
 class ModelForce:
@@ -213,7 +215,7 @@ class _Note(BaseModel):
 
     molecule: System
     particles: tuple[int, ...]
-    force_group: int
+    force_group: int = Field(ge=0, lt=32)
     sha256: dict[str, str]
 
 
@@ -235,16 +237,17 @@ def save(system: openmm.System, folder: str | os.PathLike[str]) -> None:
         root = ET.fromstring(openmm.XmlSerializer.serialize(system))  # noqa: S314 (OpenMM has just written it)
     except openmm.OpenMMException as error:
         raise ScoreMDError(f"the System cannot be saved ({error})") from None
-    nodes = root.findall("Forces/Force")
-    found = [k for k, node in enumerate(nodes) if node in _pickles(root)]
-    if len(found) != 1 or len(_pickles(root)) != 1:
-        raise ScoreMDError(f"a System is saved with one PythonForce, that of add_force, but this one has {len(_pickles(root))}")
-    node, force = nodes[found[0]], system.getForce(found[0])
-    model = pickle.loads(bytes.fromhex(node.get("function", "")))  # noqa: S301 (pickled by OpenMM a moment ago, in this process)
+    nodes, pickles = root.findall("Forces/Force"), _pickles(root)
+    if len(pickles) != 1 or pickles[0] not in nodes:
+        raise ScoreMDError(
+            f"a System is saved with one PythonForce, that of add_force, not inside another force; this one has {len(pickles)}"
+        )
+    force = system.getForce(nodes.index(pickles[0]))
+    model = pickle.loads(bytes.fromhex(pickles[0].get("function", "")))  # noqa: S301 (pickled by OpenMM a moment ago, in this process)
     if not isinstance(model, ModelForce):
         raise ScoreMDError(f"a System is saved with the PythonForce of add_force, but {force.getName()} is another one")
     description, molecule, experts = model.unpack()
-    root.find("Forces").remove(node)  # type: ignore[union-attr]
+    root.find("Forces").remove(pickles[0])  # type: ignore[union-attr]
     with new_folder(folder) as temporary:
         write_text(temporary / SYSTEM, ET.tostring(root, encoding="unicode"))
         save_model(temporary, description, experts)
@@ -271,15 +274,15 @@ def load(folder: str | os.PathLike[str], *, temperature: "float | unit.Quantity 
     try:
         note = _Note.model_validate(read_yaml(folder / NOTE))
         digests = _digests(folder)
-        text = (folder / SYSTEM).read_text(encoding="utf-8")
     except OSError as error:
         raise ScoreMDError(f"{folder}: is not a folder that scoremd.openmm.save wrote ({error.filename}: {error.strerror})") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise ScoreMDError(f"{folder / NOTE}: not written by scoremd.openmm.save ({first['loc'][0]}: {first['msg']})") from None
+        place = ".".join(str(part) for part in first["loc"])
+        raise ScoreMDError(f"{folder / NOTE}: not written by scoremd.openmm.save ({place}: {first['msg']})") from None
     if changed := [name for name in digests if digests[name] != note.sha256.get(name)]:
         raise ScoreMDError(f"{folder / changed[0]}: was changed or damaged after scoremd.openmm.save; get it again")
-    system = _read_system(text, folder / SYSTEM)
+    system = _read_system(folder / SYSTEM)
     force_field = ForceField(*load_model(folder))
     add_force(system, force_field, note.molecule, note.particles, temperature=temperature, force_group=note.force_group)
     return system
@@ -294,12 +297,23 @@ def _pickles(root: ET.Element) -> list[ET.Element]:
     return [node for node in root.iter() if node.get("type") == "PythonForce"]
 
 
-def _read_system(text: str, path: Path) -> openmm.System:
+def _misplaced(root: ET.Element) -> list[ET.Element]:
+    """What OpenMM would take for something else: it makes what `type` says, without asking whether that is a force."""
+    found = []
+    for parent in root.iter():
+        for node in parent:
+            kind = getattr(openmm, node.get("type", ""), None)
+            if isinstance(kind, type) and not issubclass(kind, _KINDS.get(parent.tag, ())):
+                found.append(node)
+    return found
+
+
+def _read_system(path: Path) -> openmm.System:
     try:
-        root = ET.fromstring(text)  # noqa: S314 (expat bounds the growth of entities)
-        if (root.tag, root.get("type")) != ("System", "System") or _pickles(root):
-            raise ScoreMDError(f"{path}: must hold a System without a PythonForce, which would be unpickled")
+        root = ET.fromstring(path.read_text(encoding="utf-8"))  # noqa: S314 (expat bounds the growth of entities)
+        if (root.tag, root.get("type")) != ("System", "System") or _pickles(root) or _misplaced(root):
+            raise ScoreMDError(f"{path}: must hold a System with OpenMM's own forces and without a PythonForce, which would be unpickled")
         # OpenMM's parser is another one: given what this one writes, it cannot see more than was checked
         return openmm.XmlSerializer.deserialize(ET.tostring(root, encoding="unicode"))
-    except (ET.ParseError, openmm.OpenMMException) as error:
+    except (ET.ParseError, UnicodeDecodeError, RecursionError, openmm.OpenMMException) as error:
         raise ScoreMDError(f"{path}: is not a System in XML ({' '.join(str(error).split())})") from None

@@ -208,6 +208,9 @@ INTEGRATORS = {
     "MTS": lambda: openmm.MTSIntegrator(0.002, [(0, 1)]),
     "MTSLangevin": lambda: openmm.MTSLangevinIntegrator(300, 1, 0.002, [(0, 1)]),
     "AMD": lambda: openmm.AMDIntegrator(0.002, 10, 0),
+    "AMDForceGroup": lambda: openmm.AMDForceGroupIntegrator(0.002, 0, 10, 0),
+    "DualAMD": lambda: openmm.DualAMDIntegrator(0.002, 0, 10, 0, 10, 0),
+    "DPD": lambda: openmm.DPDIntegrator(300, 1, 1.0, 0.002),
 }
 
 
@@ -225,6 +228,20 @@ def test_integrators_keep_the_molecule_whole(alone, frames, name):
     x = positions(ctx)
     assert np.abs(x - frames[0]).max() > 1e-3
     assert stretch(x, frames[0]) < 0.02  # five standard deviations; without forces, it is twice that
+
+
+def test_ring_polymers(alone, frames):
+    ctx = context(alone, frames[0], openmm.RPMDIntegrator(2, 300, 1, 0.002))
+    integrator = ctx.getIntegrator()
+    integrator.setRandomNumberSeed(1)
+    for copy in range(2):
+        integrator.setPositions(copy, frames[0])
+        integrator.setVelocities(copy, np.random.default_rng(copy).normal(scale=0.45, size=(5, 3)))
+    integrator.step(60)
+    for copy in range(2):
+        x = integrator.getState(copy, getPositions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        assert np.abs(x - frames[0]).max() > 1e-3
+        assert stretch(x, frames[0]) < 0.02
 
 
 def test_minimizer_and_reporters(model, alone, frames, tmp_path):
@@ -287,6 +304,7 @@ def test_an_umbrella_holds_phi(model, alone, frames):
         run.step(5)
         seen.append(torsion(model, positions(run.context), PHI))
     assert np.mean(seen) == pytest.approx(centre, abs=0.3)
+    assert stretch(positions(run.context), frames[0]) < 0.03
 
 
 def test_metadynamics_fills_phi_and_psi(model, alone, frames):
@@ -424,6 +442,23 @@ def test_saved_and_loaded(model, crowded, frames, tmp_path):
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
 
+def test_forces_and_functions_inside_a_force_are_saved_and_loaded(alone, frames, tmp_path):
+    bond = openmm.HarmonicBondForce()
+    bond.addBond(0, 4, 0.1, 100)
+    outer = openmm.CustomCVForce("f(b)")
+    outer.addCollectiveVariable("b", bond)
+    outer.addTabulatedFunction("f", openmm.Continuous1DFunction([0, 1, 4, 9], 0, 30))
+    alone.addForce(outer)
+    shifted = openmm.ATMForce(0.5, 0.5, 0, 0, 0, 0, 0, 0, 1)
+    for _ in range(5):
+        shifted.addParticle()
+    shifted.addForce(openmm.XmlSerializer.clone(bond))
+    alone.addForce(shifted)
+    save(alone, tmp_path / "saved")
+    again = load(tmp_path / "saved", temperature=300)
+    assert evaluate(context(again, frames[0]))[0] == evaluate(context(alone, frames[0]))[0]
+
+
 def test_loading_checks_the_temperature(alone, tmp_path):
     save(alone, tmp_path / "saved")
     with pytest.raises(ScoreMDError, match="300 K, not at 310 K"):
@@ -446,6 +481,10 @@ def test_saving_what_is_not_the_force_of_a_model(model, crowded, tmp_path):
     crowded.addForce(inner)
     with pytest.raises(ScoreMDError, match="has 2"):
         save(crowded, tmp_path / "a")
+    hidden = crowd(model.bind("ALDP").system.masses)
+    hidden.addForce(openmm.XmlSerializer.clone(inner))
+    with pytest.raises(ScoreMDError, match="not inside another force"):
+        save(hidden, tmp_path / "a")
     bare.addForce(openmm.PythonForce(lambda _: None))
     with pytest.raises(ScoreMDError, match=r"cannot be saved.*pickled"):
         save(bare, tmp_path / "a")
@@ -471,9 +510,10 @@ def test_loading_damaged_files(alone, tmp_path, name):
     save(alone, tmp_path / "saved")
     path = tmp_path / "saved" / name
     content = path.read_bytes()
-    path.write_bytes(content.replace(b"force_group", b"force_grupp") if name == "force.yaml" else content[:-1] + b"?")
-    with pytest.raises(ScoreMDError, match=re.escape(name)):
-        load(tmp_path / "saved", temperature=300)
+    for damaged in (content.replace(b"force_group", b"force_grupp") if name == "force.yaml" else content[:-1] + b"?", b"\xff", b"3", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ScoreMDError, match=re.escape(name)):
+            load(tmp_path / "saved", temperature=300)
     path.unlink()
     with pytest.raises(ScoreMDError, match=re.escape(name)):
         load(tmp_path / "saved", temperature=300)
@@ -501,7 +541,11 @@ TRAP = (
         (lambda xml, trap: xml.replace("<Forces>", "<Forces>" + trap.format(type="Python&#70;orce")), "without a PythonForce"),
         (lambda xml, trap: xml.replace("<PerParticleParameters />", trap.format(type="PythonForce")), "without a PythonForce"),
         (lambda xml, trap: xml.replace('type="System"', 'type="LangevinIntegrator"'), "must hold a System"),
+        (lambda xml, trap: xml.replace("<Forces>", '<Forces><Force type="VerletIntegrator" />'), "OpenMM's own forces"),
+        (lambda xml, trap: xml.replace("<Forces>", '<Forces><Force type="Continuous1DFunction" />'), "OpenMM's own forces"),
+        (lambda xml, trap: xml.replace("<PerParticleParameters />", '<Any type="System" />'), "OpenMM's own forces"),
         (lambda xml, trap: xml.replace("mass=", "mess="), "not a System in XML"),
+        (lambda xml, trap: xml.replace("<Forces>", 2000 * "<a>" + 2000 * "</a>" + "<Forces>"), "not a System in XML"),
         (lambda xml, trap: xml.replace("<System", "<"), "not a System in XML"),
     ],
 )
