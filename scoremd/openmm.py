@@ -130,7 +130,8 @@ def add_force(
     system : gets the force; without periodic boundary conditions
     force_field : the model
     molecule : or its name
-    particles : which particle each bead is, in the order of the molecule's beads; by default all particles of the System
+    particles : which particle each bead is, in the order of the molecule's beads, of which only what masses tell is
+        checked; by default all particles of the System
     temperature : of the dynamics, K or with its unit, such as `integrator.getTemperature()`; it has to be the model's, since a potential of
         mean force holds for one temperature. None leaves it unchecked: for dynamics without a thermostat, or another temperature on purpose
     force_group : as `openmm.Force.setForceGroup`
