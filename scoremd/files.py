@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,9 +34,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         # mkstemp's files are private; a result is as public as any new file
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # or the name could outlive a power cut without the content
         temporary.replace(path)
@@ -43,6 +42,40 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise ScoreMDError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder that becomes `path`, which must not exist, when the block ends without an exception.
+
+    Raises
+    ------
+    ScoreMDError
+        If the path exists, or the folder that it is to be in is missing or cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    if path.exists():
+        raise ScoreMDError(f"{path}: exists already; choose another folder or remove it")
+    if not path.parent.is_dir():
+        raise ScoreMDError(f"{path}: there is no folder {path.parent}")
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    except OSError as error:
+        raise ScoreMDError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        temporary.rename(path)
+    except OSError as error:
+        raise ScoreMDError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

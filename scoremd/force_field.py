@@ -176,11 +176,19 @@ class ForceField:
         with tempfile.TemporaryDirectory() as folder:
             return run_replicas(model, settings, Path(folder) / "run.h5", start.xyz, self.hash)
 
-    def create_openmm(self, system: System | str) -> "tuple[openmm.System, openmm.app.Topology]":
-        """A plain OpenMM System with this force, and its Topology; see `scoremd.simulation.openmm_force`."""
-        from scoremd.simulation.openmm_force import create_system
+    def create_openmm(
+        self, system: System | str, *, temperature: "float | openmm.unit.Quantity | None" = None
+    ) -> "tuple[openmm.System, openmm.app.Topology]":
+        """A plain OpenMM System with this force, and its Topology; `scoremd.openmm.add_force` adds the force to a System that is there.
 
-        return create_system(self, self.bind(system).system)
+        Parameters
+        ----------
+        system : or its name
+        temperature : of the dynamics, K or with its unit; a ScoreMDError if it is not the model's. None leaves it unchecked
+        """
+        from scoremd.openmm import create_system
+
+        return create_system(self, self.bind(system).system, temperature)
 
 
 def find_model(name: str | os.PathLike[str], search: Search = ()) -> Path:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from scoremd.errors import ScoreMDError
-from scoremd.files import exclusive, replacing, write_text
+from scoremd.files import exclusive, new_folder, replacing, write_text
 
 
 def test_failure_leaves_the_old_file_and_no_litter(tmp_path):
@@ -54,4 +54,25 @@ def test_folder_of_another_process_is_refused(tmp_path):
             pass
         process.kill()
     with exclusive(tmp_path):
+        pass
+
+
+def test_new_folder_is_there_whole_or_not_at_all(tmp_path):
+    with pytest.raises(ScoreMDError, match="a: cannot be written"), new_folder(tmp_path / "a") as folder:  # noqa: PT012
+        (folder / "half").write_text("half")
+        (folder / "missing").read_text()
+    assert not list(tmp_path.iterdir())
+    with new_folder(tmp_path / "a") as folder:
+        (folder / "x").write_text("whole")
+        assert not (tmp_path / "a").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a/x").read_text() == "whole"
+    (tmp_path / "b").mkdir()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode  # as public as the umask says
+
+
+@pytest.mark.parametrize(("name", "message"), [("there", "exists already"), ("missing/a", "there is no folder")])
+def test_places_of_a_new_folder_that_are_refused(tmp_path, name, message):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ScoreMDError, match=message), new_folder(tmp_path / name):
         pass
