@@ -223,8 +223,9 @@ def _every_other(batch: Batch, k: int) -> Batch:
     if consistency is not None:
         samples, directions, molecule = consistency
         consistency = Consistency(of(samples), directions[:, k::2], MoleculeBatch(*map(half, molecule)))
-    targets = map(half, (batch.target, batch.variance, batch.rate, batch.rate_variance))
-    return Batch(of(batch.denoising), *targets, MoleculeBatch(*map(half, batch.molecule)), consistency)
+    target, variance, rates, rate_variance = map(half, (batch.target, batch.variance, batch.rate, batch.rate_variance))
+    molecule = MoleculeBatch(*map(half, batch.molecule))
+    return Batch(of(batch.denoising), target, variance, rates, rate_variance, molecule, consistency)
 
 
 def _dual_loss(evaluation: Evaluation, weights: Weights, batch: Batch, x: Tensor, freedom: Tensor) -> Tensor:
