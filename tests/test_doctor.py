@@ -15,7 +15,7 @@ from scoremd.cli import app
 from scoremd.errors import ScoreMDError
 from scoremd.resources import packaged
 from scoremd.simulation.langevin import LangevinParameters
-from scoremd.simulation.openmm_force import ModelForce
+from scoremd.openmm import ModelForce
 
 
 @pytest.fixture(autouse=True)
