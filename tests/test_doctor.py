@@ -13,9 +13,9 @@ from scoremd import bound_model, compiler, doctor
 from scoremd.bound_model import BoundModel
 from scoremd.cli import app
 from scoremd.errors import ScoreMDError
+from scoremd.openmm import ModelForce
 from scoremd.resources import packaged
 from scoremd.simulation.langevin import LangevinParameters
-from scoremd.openmm import ModelForce
 
 
 @pytest.fixture(autouse=True)
