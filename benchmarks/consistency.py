@@ -79,7 +79,8 @@ def main() -> None:
     for name, mean in means.items():
         print(f"{name:8}", *(f"{key} {value:.4f}" for key, value in mean.items()), sep=" | ")
     settings = {"model": shipped.hash, "samples": a.samples, "replicas": a.replicas, "ns": a.ns, "seed": a.seed}
-    print(write_results("consistency", settings | {"frames of the residual": _FRAMES} | {"mean": means, "peptides": rows}))
+    settings["frames of the residual"] = _FRAMES
+    print(write_results("consistency", settings | {"mean": means, "peptides": rows}))
 
 
 if __name__ == "__main__":

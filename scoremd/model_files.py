@@ -16,7 +16,7 @@ from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.files import replacing, write_text
 from scoremd.nn.energy import MoleculeEnergy
-from scoremd.yaml_files import read_yaml
+from scoremd.yaml_files import first_fault, read_yaml
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
 
@@ -59,9 +59,7 @@ def read_description(folder: Path) -> ModelDescription:
     except OSError as error:
         raise ScoreMDError(f"{folder}: is not a ScoreMD model ({CONFIG}: {error.strerror})") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ScoreMDError(f"{folder / CONFIG}: not a ScoreMD model ({place}: {first['msg']})") from None
+        raise ScoreMDError(f"{folder / CONFIG}: not a ScoreMD model ({first_fault(error)})") from None
 
 
 def load_model(folder: Path) -> tuple[ModelDescription, list[MoleculeEnergy]]:

@@ -36,7 +36,7 @@ from scoremd.model_files import CONFIG, WEIGHTS, load_model, networks_from, save
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.nn.score import ForceFunction
 from scoremd.systems import System
-from scoremd.yaml_files import read_yaml
+from scoremd.yaml_files import first_fault, read_yaml
 
 __all__ = ["ModelForce", "add_force", "create_system", "load", "save"]
 
@@ -86,8 +86,9 @@ class ModelForce:
             fields = json.loads(header)
             description, system = ModelDescription.model_validate(fields["description"]), System.model_validate(fields["system"])
         except ValidationError as error:
-            what = error.errors()[0]["msg"]
-            raise ScoreMDError(f"the stored ScoreMD force is of another version of ScoreMD ({what}); make it anew with add_force") from None
+            raise ScoreMDError(
+                f"the stored ScoreMD force is of another version of ScoreMD ({first_fault(error)}); make it anew with add_force"
+            ) from None
         return description, system, networks_from(description, safetensors.torch.load(weights), "PythonForce")
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float32]]:
@@ -278,9 +279,7 @@ def load(folder: str | os.PathLike[str], *, temperature: "float | unit.Quantity 
     except OSError as error:
         raise ScoreMDError(f"{folder}: is not a folder that scoremd.openmm.save wrote ({error.filename}: {error.strerror})") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ScoreMDError(f"{folder / NOTE}: not written by scoremd.openmm.save ({place}: {first['msg']})") from None
+        raise ScoreMDError(f"{folder / NOTE}: not written by scoremd.openmm.save ({first_fault(error)})") from None
     if changed := [name for name in digests if digests[name] != note.sha256.get(name)]:
         raise ScoreMDError(f"{folder / changed[0]}: was changed or damaged after scoremd.openmm.save; get it again")
     system = _read_system(folder / SYSTEM)

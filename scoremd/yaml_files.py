@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from scoremd.errors import ScoreMDError
 
@@ -25,3 +26,10 @@ def read_yaml(path: Path) -> Any:
     # PyYAML lets through what its constructors of dates and numbers raise, and what deep nesting does
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ScoreMDError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """What is wrong with the content of a file, and where in it: the first of what was found."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]

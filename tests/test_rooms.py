@@ -6,12 +6,14 @@ from pathlib import Path
 import scoremd
 
 PACKAGE = Path(scoremd.__file__).parent
+#: What people use; nothing behind it knows of it.
+_FRONT = ("emulation", "openmm", "doctor", "cli")
 FORBIDDEN = {
-    "nn": ("diffusion", "training", "simulation", "analysis", "force_field", "emulation", "cli"),
-    "diffusion": ("training", "simulation", "analysis", "force_field", "emulation", "cli"),
-    "training": ("simulation", "analysis", "force_field", "emulation", "cli"),
-    "simulation": ("training", "analysis", "emulation", "cli"),
-    "analysis": ("nn", "diffusion", "training", "simulation", "force_field", "emulation", "cli"),
+    "nn": ("diffusion", "training", "simulation", "analysis", "force_field", *_FRONT),
+    "diffusion": ("training", "simulation", "analysis", "force_field", *_FRONT),
+    "training": ("simulation", "analysis", "force_field", *_FRONT),
+    "simulation": ("training", "analysis", *_FRONT),
+    "analysis": ("nn", "diffusion", "training", "simulation", "force_field", *_FRONT),
 }
 
 

@@ -7,7 +7,7 @@ to no variance (Rao and Blackwell; for images, without orientations: stable targ
 With A = alpha / sigma^2 x^T x_i the orientations of frame i add up to the integral of exp(tr R^T A) over rotations R. In quaternions that
 is the normalisation of a Bingham distribution whose matrix has the characteristic polynomial of superposition problems (Horn, J. Opt. Soc.
 Am. A 4, 629, 1987; Theobald, Acta Cryst. A 61, 478, 2005), and is known by the third-order saddle-point approximation (Kume & Wood,
-Biometrika 92, 465, 2005), within a few parts in a hundred from no alignment at all to a sharp one.
+Biometrika 92, 465, 2005), within eight parts in a hundred from no alignment at all to a sharp one.
 """
 
 import functools

@@ -12,7 +12,7 @@ from scoremd.description import check_time_ranges
 from scoremd.diffusion.schedule import SCHEDULES, SMALLEST_TIME
 from scoremd.errors import ScoreMDError
 from scoremd.nn.energy import NetworkConfig
-from scoremd.yaml_files import read_yaml
+from scoremd.yaml_files import first_fault, read_yaml
 
 
 class _Section(BaseModel):
@@ -58,7 +58,7 @@ class TrainingConfig(_Section):
         noised and turned at random, and let that count by this factor, since it has little variance (see `scoremd.diffusion.posterior`);
         0 turns it off
     networks : numbers, from 1, of the experts that are trained; the others stay those of `start`. None for all
-    optimizer : "soap" goes further with each step than "adam", once it has begun: for long runs, and where targets have little variance
+    optimizer : "adam", or "soap", which is Adam in the eigenbases of Shampoo's preconditioners and begins more slowly
     steps, batch, learning_rate : one warm-up and cosine decay
     average : the weights that are kept are an exponential average over about 1 / (1 - average) steps
     seed, threads : of the run
@@ -139,9 +139,7 @@ def read_config(path: str | os.PathLike[str]) -> TrainingConfig:
     except OSError as error:
         raise ScoreMDError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ScoreMDError(f"{path}: {place}: {first['msg']}" if place else f"{path}: {first['msg']}") from None
+        raise ScoreMDError(f"{path}: {first_fault(error)}") from None
     folder = path.resolve().parent
     paths = {name: folder / path for name in ("data", "output", "start") if (path := getattr(config, name)) is not None}
     return config.model_copy(update=paths)

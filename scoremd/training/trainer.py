@@ -30,6 +30,8 @@ from scoremd.training.step import Batch, BatchSource, StepResult, in_halves, mak
 
 LOG = "metrics.csv"
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
+#: Left out of the settings where they are not used: those of runs from before there was one are what they were.
+_LATER_OPTIONS = ("focus", "dual_weight", "posterior_weight", "networks", "optimizer")
 _COLUMNS = ("expert", "step", "loss_uniform", "loss_logarithmic", "dual", "fokker_planck", "learning_rate")
 
 
@@ -230,13 +232,8 @@ def _remove_checkpoints(config: TrainingConfig) -> None:
 def _settings(config: TrainingConfig) -> dict[str, Any]:
     """What fixes a run bit for bit: configuration, a hash of the data, the version of torch."""
     fixed = config.model_dump(mode="json", exclude={"output", "data", "start", "checkpoint_every"})
-    for key, absent in (
-        ("focus", None),
-        ("dual_weight", 0.0),
-        ("posterior_weight", 0.0),
-        ("networks", None),
-    ):  # settings of runs from before there was one are what they were
-        if fixed[key] == absent:
+    for key in _LATER_OPTIONS:
+        if fixed[key] == TrainingConfig.model_fields[key].default:
             del fixed[key]
     start = {} if config.start is None else {"start": model_hash(*load_model(config.start))}
     return fixed | start | {"data_sha256": _digest(config.data), "torch": torch.__version__}

@@ -467,6 +467,7 @@ def test_half_of_the_noise_levels_are_drawn_where_the_configuration_says(data, t
     assert float(levels[32:].std()) > 1
 
 
-def test_a_run_without_focus_has_the_settings_that_it_had_before_there_was_one(data, tmp_path):
-    assert "focus" not in trainer._settings(config(data, tmp_path))
-    assert trainer._settings(config(data, tmp_path, focus=(2.0, 0.1)))["focus"] == [2.0, 0.1]
+def test_a_run_has_the_settings_that_it_had_before_there_were_options_that_it_does_not_use(data, tmp_path):
+    used = {"focus": [2.0, 0.1], "dual_weight": 1.0, "posterior_weight": 5.0, "optimizer": "soap"}
+    assert not set(trainer._settings(config(data, tmp_path))) & {*used, "networks"}
+    assert trainer._settings(config(data, tmp_path, **used)).items() >= used.items()
