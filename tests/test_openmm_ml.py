@@ -1,0 +1,91 @@
+"""The potential as openmm-ml finds it, by the entry point of the installed package."""
+
+import numpy as np
+import openmm
+import pytest
+from openmm import app, unit
+from openmmml import MLPotential
+
+from scoremd.errors import ScoreMDError
+from scoremd.force_field import ForceField
+from scoremd.systems import load_system
+from tests.models import alanine_dipeptide
+
+
+@pytest.fixture
+def topology():
+    return load_system("ALDP").topology().to_openmm()
+
+
+@pytest.fixture
+def x():
+    return load_system("ALDP").reference_ensemble().positions[0].astype(float)
+
+
+def energy_and_forces(system, x):
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(x)
+    state = context.getState(energy=True, forces=True)
+    return state.getPotentialEnergy()._value, np.array(state.getForces(asNumpy=True)._value)
+
+
+def test_it_is_the_force_of_the_model(topology, x):
+    system = MLPotential("scoremd").createSystem(topology, temperature=300 * unit.kelvin)
+    expected, _ = ForceField.load("alanine-dipeptide").create_openmm("ALDP", temperature=300)
+    assert [type(f) for f in system.getForces()] == [openmm.PythonForce, openmm.CMMotionRemover]
+    for found, wanted in zip(energy_and_forces(system, x), energy_and_forces(expected, x), strict=True):
+        assert np.array_equal(found, wanted)
+
+
+def test_a_dipeptide_is_known_by_its_residues():
+    ks = load_system("KS")
+    system = MLPotential("scoremd", model="dipeptides").createSystem(ks.topology().to_openmm(), removeCMMotion=False)
+    assert system.getForce(0).getName() == "ScoreMD dipeptides"
+    assert system.getNumParticles() == 10
+
+
+def test_a_model_of_ones_own(topology, x, tmp_path):
+    alanine_dipeptide().save(tmp_path / "mine")
+    mine = MLPotential("scoremd", model=str(tmp_path / "mine")).createSystem(topology)
+    shipped = MLPotential("scoremd").createSystem(topology)
+    assert energy_and_forces(mine, x)[0] != energy_and_forces(shipped, x)[0]
+    with pytest.raises(ScoreMDError, match="no model 'none-such'"):
+        MLPotential("scoremd", model="none-such")
+
+
+def test_beads_among_other_particles(topology, x):
+    """A mixed System whose beads also have forces of another kind: openmm-ml replaces those by the model's."""
+    system = openmm.System()
+    for atom in topology.atoms():
+        system.addParticle(atom.element.mass)
+    chain, spare = topology.addChain(), app.Element.getBySymbol("Ar")
+    topology.addAtom("Ar", spare, topology.addResidue("AR", chain))
+    system.addParticle(spare.mass)
+    bonds = openmm.HarmonicBondForce()
+    bonds.addBond(0, 1, 0.1, 1000.0)
+    system.addForce(bonds)
+    mixed = MLPotential("scoremd").createMixedSystem(topology, system, range(5), forceGroup=2)
+    force = next(f for f in mixed.getForces() if isinstance(f, openmm.PythonForce))
+    assert list(force.getParticles()) == [0, 1, 2, 3, 4]
+    assert force.getForceGroup() == 2
+    energy, forces = energy_and_forces(mixed, np.concatenate([x, [[3.0, 0, 0]]]))
+    wanted, _ = energy_and_forces(MLPotential("scoremd").createSystem(load_system("ALDP").topology().to_openmm()), x)
+    assert energy == pytest.approx(wanted, abs=1e-3)
+    assert np.array_equal(forces[5], np.zeros(3))
+
+
+def test_what_is_no_molecule_of_ours_is_refused(topology):
+    potential = MLPotential("scoremd")
+    with pytest.raises(ScoreMDError, match=r"at 300 K, not at 310 K"):
+        potential.createSystem(topology, temperature=310)
+    next(iter(topology.atoms())).name = "CX"
+    with pytest.raises(ScoreMDError, match=r"topology: is of another molecule: its beads are ACE:CX"):
+        potential.createSystem(topology)
+    next(iter(topology.residues())).name = "XYZ"
+    with pytest.raises(ScoreMDError, match="no system has the residues XYZ-ALA-NME"):
+        potential.createSystem(topology)
+    with pytest.raises(ScoreMDError, match="no system has the residues"):
+        potential.createSystem(app.Topology())
+    topology.setPeriodicBoxVectors(3 * np.eye(3))
+    with pytest.raises(ScoreMDError, match="periodic box"):
+        potential.createSystem(topology)
