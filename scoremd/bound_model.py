@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from scoremd.description import ModelDescription
+from scoremd.diffusion.likelihood import flow_samples, log_likelihood
 from scoremd.diffusion.samplers import ScoreFunction, second_order_sde
 from scoremd.diffusion.space import Space
 from scoremd.diffusion.time_mixture import TimeMixture
@@ -25,6 +26,10 @@ from scoremd.units import thermal_energy
 SAMPLING_BATCH = 256
 #: Calls of the network that a sample costs.
 SAMPLING_CALLS = 100
+#: Intervals of the flow whose likelihood is known, each four calls of the network at D + 1 points: ln p is off by a few hundredths.
+FLOW_INTERVALS = 12
+#: Molecules of a flow that are computed together: each is D + 1 points.
+_FLOW_PART = 8
 
 
 @functools.lru_cache(maxsize=4)
@@ -103,7 +108,7 @@ class BoundModel:
         """Energy in kJ/mol and forces in kJ/mol/nm of positions (batch, bead, 3) in nm, at t close to zero."""
         d = self.description
         t = torch.tensor([d.simulation_time], dtype=torch.float64)
-        log_snr, scale = self.schedule.log_snr(t).float(), d.length_scale / float(self.schedule.norm(t))
+        log_snr, scale = self.schedule.log_snr(t).float(), self._scale
         kt = thermal_energy(d.temperature)
         function = self.at_noise(log_snr)
 
@@ -140,3 +145,56 @@ class BoundModel:
 
         parts = concurrently(part, itertools.islice(seeds, math.ceil(batch / size)))
         return self.to_beads(torch.cat(parts)[:batch]) / self.description.length_scale
+
+    def flow(self, batch: int, seeds: Iterator[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples of the probability flow at the time of the forces, with their likelihood.
+
+        Parameters
+        ----------
+        batch : number of samples
+        seeds : one for each part of `_FLOW_PART` samples, of which 32 bits count
+
+        Returns
+        -------
+        positions (batch, bead, 3) in nm; ln of their density under the flow in nm^-D, D = 3 (beads - 1), the centre being fixed; and their
+        energy, with which the forces are consistent, in kT
+        """
+        grid = self._flow_grid()
+        score, energy = self.score_function(), self.at_noise(grid[-1:])
+
+        def part(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+            x, log_p = flow_samples(score, self.space, _FLOW_PART, grid, torch.Generator().manual_seed(seed))
+            return x, log_p, energy(x)[0]
+
+        parts = concurrently(part, itertools.islice(seeds, math.ceil(batch / _FLOW_PART)))
+        x, log_p, e = (torch.cat(q)[:batch] for q in zip(*parts, strict=True))
+        return self.to_beads(x) / self._scale, log_p + self._log_volume, e
+
+    def log_likelihood(self, positions: Tensor, seeds: Iterator[int]) -> tuple[Tensor, Tensor]:
+        """Likelihood and energy, as of `flow`, of positions (batch, bead, 3) in nm: ln of the density (batch,), and kT (batch,)."""
+        grid = self._flow_grid()
+        score, energy = self.score_function(), self.at_noise(grid[-1:])
+        x = self.space.project(self.to_slots(positions) * self._scale)
+
+        def part(given: tuple[Tensor, int]) -> tuple[Tensor, Tensor]:
+            here, generator = given[0], torch.Generator().manual_seed(given[1])
+            return log_likelihood(score, self.space, here, grid.flip(0), generator), energy(here)[0]
+
+        parts = concurrently(part, zip(x.split(_FLOW_PART), seeds, strict=False))
+        log_p, e = (torch.cat(q) for q in zip(*parts, strict=True))
+        return log_p + self._log_volume, e
+
+    def _flow_grid(self) -> Tensor:
+        """Rising noise levels from the normal end to that of the forces."""
+        return self.schedule.log_snr(self.schedule.steps(FLOW_INTERVALS, self.description.simulation_time)).float()
+
+    @property
+    def _scale(self) -> float:
+        """Scaled coordinates at the time of the forces in one nm."""
+        d = self.description
+        return d.length_scale / float(self.schedule.norm(torch.tensor(d.simulation_time, dtype=torch.float64)))
+
+    @property
+    def _log_volume(self) -> float:
+        """ln of what a density in nm^-D is of that in scaled coordinates."""
+        return float(self.space.degrees_of_freedom) * math.log(self._scale)

@@ -173,19 +173,18 @@ def refine(
     data: Annotated[Path, typer.Option("--data", help="Ensemble, or folder of ensembles, as for training.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the refined model, and of what it was refined by.")],
     validation: Annotated[Path | None, typer.Option("--validation", help="The same, of molecules to watch.")] = None,
-    samples: Annotated[int, typer.Option("--samples", min=2, help="Samples of each molecule.")] = 640,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Replicas of each molecule's simulation.")] = 32,
-    ps: Annotated[float, typer.Option("--ps", help="Length of each replica in ps.")] = 20.0,
+    frames: Annotated[int, typer.Option("--frames", help="Frames of each molecule's data whose likelihood is asked for.")] = 64,
+    samples: Annotated[int, typer.Option("--samples", help="Samples of each molecule; 0: leave networks that sample as they are.")] = 640,
     seed: Seed = 0,
     threads: Threads = 2,
 ) -> None:
-    """Refine a model by its own samples and simulations of training molecules."""
+    """Refine a model by the likelihood that it gives to training data, and by its own samples."""
     from scoremd.force_field import ForceField
     from scoremd.refinement import RefinementSettings
     from scoremd.refinement import refine as run
 
     _use(threads)
-    refined = run(ForceField.load(model), data, validation, output, RefinementSettings(samples, replicas, ps, seed=seed))
+    refined = run(ForceField.load(model), data, validation, output, RefinementSettings(frames, samples, seed=seed))
     print(f"model {refined.hash} written to {output}")
 
 
@@ -210,6 +209,35 @@ def sample(
         drawn = add_backbone(drawn) if backbone else drawn
         write_trajectory(path, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
         print(f"{n} samples written to {path}")
+
+
+@app.command()
+@_one_line_errors
+def reweight(
+    system: SystemName,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Trajectory file, .h5: samples with log_likelihood, energy, log_weight.")],
+    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 1000,
+    seed: Seed = 0,
+    model: Model = None,
+    threads: Threads = 2,
+) -> None:
+    """Draw samples of known density and weigh them by the forces' energy: what an endless simulation would give."""
+    from scoremd.analysis.table import weighted_rows
+    from scoremd.trajectory_files import check_output, write_trajectory
+
+    _use(threads)
+    check_output(output, (".h5",))
+    force_field, found = _load(system, model)
+    drawn = force_field.weighted_samples(found, n, seed)
+    frames = drawn.trajectory
+    columns = {"log_likelihood": drawn.log_likelihood, "energy": drawn.energy, "log_weight": drawn.log_weights}
+    write_trajectory(output, frames.topology, iter([(frames.xyz, frames.time, 0)]), columns=columns)
+    table = Table("population", "reference", "samples", "samples, weighted", title=f"{found.title}, 95 % intervals")
+    for row in weighted_rows(found, drawn):
+        table.add_row(*row)
+    Console().print(table)
+    size = drawn.effective_sample_size
+    print(f"{n} samples written to {output}; weighted they are worth {size:.0f} independent ones of the forces ({size / n:.0%})")
 
 
 @app.command()

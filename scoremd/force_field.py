@@ -4,13 +4,14 @@ import itertools
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mdtraj
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from scoremd import resources
 from scoremd.bound_model import SAMPLING_BATCH, BoundModel
@@ -24,6 +25,8 @@ from scoremd.resources import Search
 from scoremd.simulation.engine import Simulation, SimulationSettings, run_replicas
 from scoremd.systems import System, ToySystem, list_systems, load_system
 from scoremd.trajectory_files import check_output
+from scoremd.units import thermal_energy
+from scoremd.weighted import WeightedSamples
 
 if TYPE_CHECKING:
     import openmm
@@ -110,21 +113,83 @@ class ForceField:
         ScoreMDError
             If n is not positive, the system is unknown or not covered, or samples are not finite.
         """
+        model = self.bind(system)
+        (positions,) = self._drawn(n, seed, f"sample {model.system.name}", lambda batch, seeds: (model.sample(batch, seeds),))
+        return mdtraj.Trajectory(positions, model.system.topology())
+
+    def weighted_samples(self, system: System | str, n: int, seed: int = 0) -> WeightedSamples:
+        """Independent samples of the probability flow, with weights that make them an ensemble of the forces.
+
+        Parameters
+        ----------
+        system, n, seed : as of `sample`
+
+        Returns
+        -------
+        n frames, their likelihood, energy and weights
+
+        Raises
+        ------
+        ScoreMDError
+            As `sample`.
+        """
+        model = self.bind(system)
+        positions, log_p, energy = self._drawn(n, seed, f"sample and weigh {model.system.name}", model.flow)
+        return self._weighted(mdtraj.Trajectory(positions, model.system.topology()), log_p, energy)
+
+    def weigh(self, system: System | str, trajectory: mdtraj.Trajectory, seed: int = 0) -> WeightedSamples:
+        """Likelihood of conformations under the probability flow (Song et al., arXiv 2011.13456, eq. 39), and what follows from it.
+
+        Parameters
+        ----------
+        system : or its name
+        trajectory : frames of its beads
+        seed : of the signs of the differences that the divergence of the score is taken from
+
+        Returns
+        -------
+        the frames, their likelihood and energy; the weights are those of samples that were drawn with this likelihood
+
+        Raises
+        ------
+        ScoreMDError
+            If the system is unknown or not covered, the trajectory is of another molecule, or a likelihood is not finite.
+        """
+        model = self.bind(system)
+        require_molecule(trajectory, model.system.topology(), "trajectory")
+        positions, seeds, found = torch.from_numpy(trajectory.xyz).float(), _seeds(seed), []
+        with progress(f"weigh {model.system.name}", len(positions), "frames") as bar:
+            for part in positions.split(SAMPLING_BATCH):
+                found.append(model.log_likelihood(part, seeds))
+                bar.advance(len(part))
+        log_p, energy = (torch.cat(q).numpy() for q in zip(*found, strict=True))
+        bad = int((~np.isfinite(log_p + energy)).sum())
+        if bad:
+            raise ScoreMDError(
+                f"{bad} of {len(log_p)} frames have no finite likelihood: they, or model {self.description.name}, are damaged"
+            )
+        return self._weighted(trajectory, log_p, energy)
+
+    def _weighted(self, trajectory: mdtraj.Trajectory, log_p: NDArray[np.float32], energy: NDArray[np.float32]) -> WeightedSamples:
+        temperature = self.description.temperature
+        return WeightedSamples(trajectory, log_p.astype(float), energy.astype(float) * thermal_energy(temperature), temperature)
+
+    def _drawn(
+        self, n: int, seed: int, title: str, draw: Callable[[int, Iterator[int]], tuple[torch.Tensor, ...]]
+    ) -> tuple[NDArray[np.float32], ...]:
+        """What `draw` gives of n samples, batch by batch."""
         if n < 1:
             raise ScoreMDError(f"the number of samples must be at least 1, not {n}")
-        model = self.bind(system)
-        # consecutive numbers, so that no two parts have the same noise
-        seeds = itertools.count(int(torch.randint(2**32, (), generator=torch.Generator().manual_seed(seed))))
-        parts = []
-        with progress(f"sample {model.system.name}", n, "samples") as bar:
+        seeds, parts = _seeds(seed), []
+        with progress(title, n, "samples") as bar:
             for done in range(0, n, SAMPLING_BATCH):
-                parts.append(model.sample(SAMPLING_BATCH, seeds))
+                parts.append(draw(SAMPLING_BATCH, seeds))
                 bar.advance(min(SAMPLING_BATCH, n - done))
-        positions = torch.cat(parts)[:n].numpy()
-        if not np.isfinite(positions).all():
-            bad = int((~np.isfinite(positions).all((1, 2))).sum())
-            raise ScoreMDError(f"{bad} of {n} samples are not finite: model {self.description.name} is damaged")
-        return mdtraj.Trajectory(positions, model.system.topology())
+        drawn = tuple(torch.cat(q)[:n].numpy() for q in zip(*parts, strict=True))
+        good = np.logical_and.reduce([np.isfinite(q.reshape(n, -1)).all(1) for q in drawn])
+        if not good.all():
+            raise ScoreMDError(f"{int((~good).sum())} of {n} samples are not finite: model {self.description.name} is damaged")
+        return drawn
 
     def simulate(
         self,
@@ -189,6 +254,11 @@ class ForceField:
         from scoremd.openmm import create_system
 
         return create_system(self, self.bind(system).system, temperature)
+
+
+def _seeds(seed: int) -> Iterator[int]:
+    """Consecutive numbers, so that no two parts have the same noise."""
+    return itertools.count(int(torch.randint(2**32, (), generator=torch.Generator().manual_seed(seed))))
 
 
 def find_model(name: str | os.PathLike[str], search: Search = ()) -> Path:

@@ -1,15 +1,23 @@
-"""Refinement of a trained model by what it makes: its simulations and its samples of training molecules, against the data.
+"""Refinement of a trained model by what it makes, and by how its networks agree.
 
 Where the noise is small, score matching sees stiff bonds and little of the soft landscape, whose errors a simulation then adds up to wrong
-populations. What is wrong with them shows in the simulation itself. With Delta E = E_new - E_old the relative entropy of the data and the
-new model (Shell, J. Chem. Phys. 129, 144108, 2008) is, up to a constant,
+populations. What is wrong with the forces' energy E shows beside the likelihood p of the probability flow, which the populations of samples
+come from: for frames of the data ln w = -E - ln p would be a constant if both agreed. With Delta E = E_new - E_old the log-variance
+divergence (Richter et al., arXiv 2010.10436),
 
-    S = <Delta E>_data + ln <exp(-Delta E)>_model,
+    S = 1/2 variance of (ln w - Delta E),
 
-the second mean over a simulation with the old model, which serves as long as the change is small (reweighting: Thaler & Zavadlav, Nat.
-Commun. 12, 6884, 2021). It is convex in Delta E, least where that is ln p_model / p_data, and asks for energies alone, not for scores. At
-the noise of forces that is done with simulations. Networks that sample are given the same at several noise levels: data and samples are
-noised alike, and what is learned, Delta E(x, t) = ln p_samples(x, t) / p_data(x, t), turns the score of the one into that of the other.
+is least where that is so, and is close to the relative entropy of the two where they are. It asks for energies alone, not for scores, and
+needs no simulation: an error in how basins weigh, which simulations would take nanoseconds to show, is there in every frame.
+
+What is wrong with samples shows beside the data. The relative entropy of the data and the new model (Shell, J. Chem. Phys. 129, 144108,
+2008) is, up to a constant,
+
+    S = <Delta E>_data + ln <exp(-Delta E)>_samples,
+
+which serves as long as the change is small (reweighting: Thaler & Zavadlav, Nat. Commun. 12, 6884, 2021). Networks that sample are given
+it at several noise levels: data and samples are noised alike, and what is learned, Delta E(x, t) = ln p_samples(x, t) / p_data(x, t), turns
+the score of the one into that of the other.
 
 Only the local term's own weights are changed, a function of the torsions that all molecules share: the rest is what score matching is good
 at, and what the encoder tells the term of each molecule would learn the noise of so few frames.
@@ -19,12 +27,12 @@ import copy
 import csv
 import io
 import json
-import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import h5py
 import mdtraj
 import numpy as np
 import torch
@@ -33,7 +41,6 @@ from torch import Tensor
 from scoremd.data import Ensemble
 from scoremd.diffusion.losses import add_noise
 from scoremd.diffusion.space import Space
-from scoremd.emulation import equilibrated
 from scoremd.errors import ScoreMDError
 from scoremd.files import claim, exclusive, make_folder, write_text
 from scoremd.force_field import ForceField
@@ -41,23 +48,20 @@ from scoremd.model_files import CONFIG, WEIGHTS
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.progress import progress
-from scoremd.simulation.engine import SimulationSettings
 from scoremd.systems import System, ToySystem, find_system
 from scoremd.training.dataset import read_ensembles
 from scoremd.trajectory_files import read_trajectory, write_trajectory
 
-_log = logging.getLogger("scoremd")
-
 LOG, SETTINGS = "refinement.csv", "refinement.json"
-#: Time step of the simulations: only torsions are learned from them, so that it may be larger than bonds would like.
-_TIME_STEP_FS = 4.0
-_FRAME_INTERVAL_PS = 0.2
 #: Half log signal-to-noise ratios at which samples are refined: noise of 0.13 to 0.04; where there is more, samples and data are alike.
 _LEVELS = (2.0, 3.3)
 #: Of Adam, with one warm-up and cosine decay, by what is refined by.
-_LEARNING_RATES = {"simulations": 3e-4, "samples": 1e-3}
+_LEARNING_RATES = {"likelihoods": 1e-3, "samples": 1e-3}
+#: Nats by which ln w differs from its median at most: further off are single frames that the flow itself has wrong.
+_LARGEST = 3.0
 #: Molecules of each step of the optimiser, and frames of each of them, of the data and of the model.
 _MOLECULES, _FRAMES = 6, 800
+_ALL = 10**9
 _GRADIENT_NORM = 1.0
 
 
@@ -67,39 +71,61 @@ class RefinementSettings:
 
     Attributes
     ----------
-    samples : of each molecule
-    replicas, ps : of the simulation of each molecule, which starts from frames of the data
+    frames : of the data of each molecule, whose likelihood is asked for
+    samples : of each molecule; 0 leaves networks that sample as they are
     epochs : how often the optimiser sees all molecules
     seed : of everything
     """
 
+    frames: int
     samples: int
-    replicas: int
-    ps: float
     epochs: int = 5
     seed: int = 0
+
+    def check(self) -> None:
+        """Refuse numbers that make no sense, by a ScoreMDError."""
+        if self.frames < 2:
+            raise ScoreMDError(f"the number of frames must be at least 2, not {self.frames}")
+        if self.samples < 0 or self.samples == 1:
+            raise ScoreMDError(f"the number of samples must be 0 or at least 2, not {self.samples}")
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Frames of one molecule in the model's slots, scaled and centred: (frame, slot, 3).
+    """Frames of one molecule in the model's slots, scaled and centred, (frame, slot, 3), that tell what is wrong with a network.
 
     Attributes
     ----------
     molecule : one row
     data : reference frames
-    made : frames of the model
-    lost : how many replicas of the simulation blew up, of which only the frames from before are in `made`
+    made : samples of the model, or None
+    log_weights : (frame,) ln w of `data`, up to a constant, where there are no samples
     """
 
     molecule: MoleculeBatch
     data: Tensor
-    made: Tensor
-    lost: int = 0
+    made: Tensor | None
+    log_weights: Tensor
+
+    def divergence(self, change: Callable[[Tensor], Tensor], frames: int, generator: torch.Generator) -> Tensor:
+        """S of the module's docstring, less that of no change, by at most so many frames of the data and of the samples.
+
+        Parameters
+        ----------
+        change : Delta E (frame,) of coordinates
+        frames, generator : how many, and by what they are chosen
+        """
+        chosen = torch.randperm(len(self.data), generator=generator)[:frames]
+        if self.made is None:
+            before = self.log_weights[chosen]
+            return 0.5 * ((before - change(self.data[chosen])).var() - before.var())
+        made = self.made[torch.randperm(len(self.made), generator=generator)[:frames]]
+        of_data, of_model = change(torch.cat([self.data[chosen], made])).tensor_split([len(chosen)])
+        return relative_entropy(of_data, of_model)
 
 
 def relative_entropy(change_of_data: Tensor, change_of_model: Tensor) -> Tensor:
-    """S of the module's docstring, in nats, without its constant: 0 for no change, and the less the better.
+    """The second S of the module's docstring, in nats, without its constant: 0 for no change, and the less the better.
 
     Parameters
     ----------
@@ -139,7 +165,7 @@ def refine_network(
 
     Yields
     ------
-    after each epoch the network as refined so far, and by how much it has lowered the relative entropy of training molecules, during the
+    after each epoch the network as refined so far, and by how much it has lowered the divergence of training molecules, during the
     epoch, and of validation molecules after it, in nats (nan without any)
     """
     new = copy.deepcopy(network)
@@ -149,40 +175,41 @@ def refine_network(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
 
-    def entropy(one: Contrast, frames: int, generator: torch.Generator) -> Tensor:
-        parts = [q[torch.randperm(len(q), generator=generator)[:frames]] for q in (one.data, one.made)]
+    def divergence(one: Contrast, frames: int, generator: torch.Generator) -> Tensor:
         low, high = levels
         log_snr = low + (high - low) * torch.rand(1, generator=generator)
-        x = torch.cat(parts)
-        if noised:
-            x = add_noise(x, Space(one.molecule.mask(x.dtype)).noise(len(x), generator), log_snr)
-        with torch.no_grad():
-            before = local_energy(network, x, log_snr, one.molecule)
-        change = local_energy(new, x, log_snr, one.molecule) - before
-        return relative_entropy(change[: len(parts[0])], change[len(parts[0]) :])
+
+        def change(x: Tensor) -> Tensor:
+            if noised:
+                x = add_noise(x, Space(one.molecule.mask(x.dtype)).noise(len(x), generator), log_snr)
+            with torch.no_grad():
+                before = local_energy(network, x, log_snr, one.molecule)
+            return local_energy(new, x, log_snr, one.molecule) - before
+
+        return one.divergence(change, frames, generator)
 
     for _ in range(epochs):
         gains = []
         order = torch.randperm(len(training), generator=generator).tolist()
         for k in range(0, len(order), _MOLECULES):
             optimizer.zero_grad()
-            losses = [entropy(training[j], _FRAMES, generator) for j in order[k : k + _MOLECULES]]
+            losses = [divergence(training[j], _FRAMES, generator) for j in order[k : k + _MOLECULES]]
             torch.stack(losses).mean().backward()
             torch.nn.utils.clip_grad_norm_(trained, _GRADIENT_NORM)
             optimizer.step()
             schedule.step()
             gains += [-float(q.detach()) for q in losses]
         with torch.no_grad():
-            watched = [-float(entropy(one, len(one.made), torch.Generator().manual_seed(k))) for k, one in enumerate(validation)]
+            watched = [-float(divergence(one, _ALL, torch.Generator().manual_seed(k))) for k, one in enumerate(validation)]
         yield copy.deepcopy(new), float(np.mean(gains)), float(np.mean(watched)) if watched else float("nan")
 
 
 def refine(force_field: ForceField, data: Path, validation: Path | None, output: Path, settings: RefinementSettings) -> ForceField:
-    """Refine a model and save it to `output`, beside what it was refined by: `samples`, `simulations`, `refinement.csv`.
+    """Refine a model and save it to `output`, beside what it was refined by: `likelihoods`, `samples`, `refinement.csv`.
 
     Of each network the epoch that was best for the molecules to watch is kept; the last one without such.
 
-    Samples and simulations that are there are taken as they are, so that an interrupted run goes on.
+    Likelihoods and samples that are there are taken as they are, so that an interrupted run goes on.
 
     Parameters
     ----------
@@ -196,14 +223,14 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
     ------
     ScoreMDError
         If the model has no local term or is of no molecule, a file cannot be read or is of a molecule that the model does not cover, the
-        output cannot be written or holds a refinement with other settings, or too few frames of a simulation are left.
+        output cannot be written or holds a refinement with other settings, or a number makes no sense.
     """
     description = force_field.description
     system = find_system(description.systems[0])
     if isinstance(system, ToySystem) or not description.torsions:
         raise ScoreMDError(f"model {description.name} has no local term of torsions that could be refined")
-    _simulation(settings, 0).check()
-    stages = list(_stages(force_field))
+    settings.check()
+    stages = [stage for stage in _stages(force_field) if stage[1] == "likelihoods" or settings.samples > 0]
     jobs = [("training", one) for one in read_ensembles(system, data)]
     jobs += [("validation", one) for one in read_ensembles(system, validation)] if validation is not None else []
     make_folder(output)
@@ -211,7 +238,7 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
         text = json.dumps([force_field.hash, str(data), str(validation), asdict(settings)])
         claim(output / SETTINGS, text, "a refinement", (CONFIG, WEIGHTS))
         contrasts: dict[tuple[str, str], list[Contrast]] = {}
-        with progress(f"sample and simulate {system.name}", len(jobs), "molecules") as bar:
+        with progress(f"likelihoods and samples of {system.name}", len(jobs), "molecules") as bar:
             for k, (role, (member, ensemble)) in enumerate(jobs):
                 for kind in sorted({kind for _, kind, _ in stages}):
                     one = _contrast(force_field, member, ensemble, output / kind, settings, settings.seed + k)
@@ -232,11 +259,8 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
                         refined[number], kept = network, watched_gain
                     rows.append([str(number), kind, str(epoch + 1), f"{gain:.5f}", f"{watched_gain:.5f}"])
                     bar.advance(1)
-        simulated = contrasts["training", "simulations"]
-        lost = sum(one.lost for one in simulated)
-        if lost:
-            _log.warning("%d of %d replicas blew up; their frames from before count", lost, len(simulated) * settings.replicas)
-        facts = {"model": force_field.hash, "molecules": len(simulated), "lost_replicas": lost, **asdict(settings)}
+        molecules = len(contrasts["training", "likelihoods"])
+        facts = {"model": force_field.hash, "molecules": molecules, **asdict(settings)}
         result = ForceField(description.model_copy(update={"trained": description.trained | {"refined": facts}}), refined)
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows(rows)
@@ -249,43 +273,37 @@ def _stages(force_field: ForceField) -> Iterator[tuple[int, str, tuple[float, fl
     """Number of each network, by what it is refined, and the noise levels: the first by what it is there for, forces."""
     d, schedule = force_field.description, force_field.description.make_schedule()
     level = float(schedule.log_snr(torch.tensor(d.simulation_time, dtype=torch.float64)))
-    yield 0, "simulations", (level, level)
+    yield 0, "likelihoods", (level, level)
     for number, times in enumerate(d.time_ranges[1:], 1):
         high, low = schedule.log_snr(torch.tensor(times, dtype=torch.float64)).tolist()
         if low < _LEVELS[1] and high > _LEVELS[0]:
             yield number, "samples", _LEVELS
 
 
-def _simulation(settings: RefinementSettings, seed: int) -> SimulationSettings:
-    return SimulationSettings(settings.ps * 1e-3, settings.replicas, seed, _TIME_STEP_FS, frame_interval_ps=_FRAME_INTERVAL_PS)
-
-
 def _contrast(
     force_field: ForceField, system: System, ensemble: Ensemble, folder: Path, settings: RefinementSettings, seed: int
 ) -> Contrast:
-    """The data of a molecule, and what the model makes of it: `folder` is that of samples or of simulations."""
-    beads, path, sampled = system.beads_of(ensemble), make_folder(folder) / f"{system.name}.h5", folder.name == "samples"
-    if not path.exists() and sampled:
-        drawn = force_field.sample(system, settings.samples, seed)
-        write_trajectory(path, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
-    elif not path.exists():
-        run = _simulation(settings, seed)
-        chosen = np.random.default_rng(seed).integers(beads.n_frames, size=run.replicas)
-        force_field.simulate(
-            system,
-            **vars(run),
-            start=mdtraj.Trajectory(beads.positions[chosen], system.topology()),
-            output=path,
-        )
-    trajectory, replicas, lost = read_trajectory(path, system.topology())
-    made = trajectory if sampled else equilibrated(trajectory, replicas)[0]
-    if made.n_frames < 2:
-        raise ScoreMDError(f"{path}: holds too few frames to refine by; do its replicas blow up?")
+    """The data of a molecule, and what the model says of it or makes of it: `folder` is that of likelihoods or of samples."""
+    beads, path = system.beads_of(ensemble), make_folder(folder) / f"{system.name}.h5"
+    data, sampled = mdtraj.Trajectory(beads.positions, system.topology()), folder.name == "samples"
+    if not path.exists():
+        if sampled:
+            made, columns = force_field.sample(system, settings.samples, seed), {}
+        else:
+            chosen = np.random.default_rng(seed).permutation(beads.n_frames)[: settings.frames]
+            made = data[np.sort(chosen)]
+            columns = {"log_weight": force_field.weigh(system, made, seed).log_weights}
+        write_trajectory(path, made.topology, iter([(made.xyz, made.time, 0)]), columns=columns)
+    made = read_trajectory(path, system.topology()).trajectory
     d = force_field.description
     bound, norm = force_field.bind(system), d.make_schedule().norm(torch.tensor(d.simulation_time, dtype=torch.float64))
 
-    def scaled(positions: np.ndarray) -> Tensor:
-        x = torch.from_numpy(np.ascontiguousarray(positions, np.float32))
+    def scaled(frames: mdtraj.Trajectory) -> Tensor:
+        x = torch.from_numpy(np.ascontiguousarray(frames.xyz, np.float32))
         return bound.space.project(bound.to_slots(x * (d.length_scale / float(norm))))
 
-    return Contrast(bound.molecule, scaled(beads.positions), scaled(made.xyz), lost or 0)
+    if sampled:
+        return Contrast(bound.molecule, scaled(data), scaled(made), torch.zeros(0))
+    with h5py.File(path) as file:
+        log_weights = torch.from_numpy(file["log_weight"][:]).float()
+    return Contrast(bound.molecule, scaled(made), None, (log_weights - log_weights.median()).clamp(-_LARGEST, _LARGEST))

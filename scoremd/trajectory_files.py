@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,17 +22,18 @@ FORMATS = (".h5", ".xtc", ".dcd", ".pdb")
 Block = tuple[NDArray[np.float32], NDArray[np.float32], int]
 
 
-def check_output(path: str | os.PathLike[str]) -> Path:
-    """The path, if a trajectory can be written there.
+def check_output(path: str | os.PathLike[str], formats: Sequence[str] = FORMATS) -> Path:
+    """The path, if a trajectory can be written there in one of the formats.
 
     Raises
     ------
     ScoreMDError
-        If the ending is none of `FORMATS`, the path is a folder, or its folder is missing or not writable.
+        If the ending is none of these, the path is a folder, or its folder is missing or not writable.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ScoreMDError(f"{path}: a trajectory file ends in one of {', '.join(FORMATS)}")
+    if path.suffix.lower() not in formats:
+        ends = f"one of {', '.join(formats)}" if len(formats) > 1 else f"{formats[0]} where there is more to a frame than coordinates"
+        raise ScoreMDError(f"{path}: a trajectory file ends in {ends}")
     if path.is_dir():
         raise ScoreMDError(f"{path}: is a folder, where a file is to be written")
     if not path.parent.is_dir():
@@ -43,7 +44,11 @@ def check_output(path: str | os.PathLike[str]) -> Path:
 
 
 def write_trajectory(
-    path: str | os.PathLike[str], topology: mdtraj.Topology, blocks: Iterator[Block], asked: tuple[int, int] | None = None
+    path: str | os.PathLike[str],
+    topology: mdtraj.Topology,
+    blocks: Iterator[Block],
+    asked: tuple[int, int] | None = None,
+    columns: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Path:
     """Write blocks of frames, one replica after the other.
 
@@ -56,17 +61,18 @@ def write_trajectory(
     topology : of the beads
     blocks : see `Block`
     asked : numbers of replicas and of frames of each that a simulation was to have, whatever was lost
+    columns : further numbers (frame,) by the name of their dataset, which only HDF5 files can hold
 
     Raises
     ------
     ScoreMDError
-        As `check_output`.
+        As `check_output`, or if there are columns for another format.
     """
-    path = check_output(path)
+    path = check_output(path, (".h5",) if columns else FORMATS)
     kind = path.suffix.lower()
     with replacing(path) as temporary:
         if kind == ".h5":
-            _write_hdf5(temporary, topology, blocks, asked)
+            _write_hdf5(temporary, topology, blocks, asked, columns or {})
         elif kind == ".xtc":
             with XTCTrajectoryFile(str(temporary), "w", force_overwrite=True) as file:
                 for xyz, time, _ in blocks:
@@ -96,7 +102,13 @@ def _write_pdb(path: Path, trajectory: mdtraj.Trajectory) -> None:
     path.write_text("\n".join([*lines[:at], *records, "END", ""]), encoding="ascii")
 
 
-def _write_hdf5(path: Path, topology: mdtraj.Topology, blocks: Iterator[Block], asked: tuple[int, int] | None) -> None:
+def _write_hdf5(
+    path: Path,
+    topology: mdtraj.Topology,
+    blocks: Iterator[Block],
+    asked: tuple[int, int] | None,
+    columns: Mapping[str, NDArray[np.float64]],
+) -> None:
     replicas = []
     with HDF5TrajectoryFile(str(path), "w", force_overwrite=True) as file:
         file.topology = topology
@@ -107,6 +119,8 @@ def _write_hdf5(path: Path, topology: mdtraj.Topology, blocks: Iterator[Block], 
         dataset = file.create_dataset("replica", data=np.concatenate(replicas), compression="gzip")
         if asked is not None:
             dataset.attrs["replicas"], dataset.attrs["frames_each"] = asked
+        for name, values in columns.items():
+            file.create_dataset(name, data=values)
 
 
 def topology_file(path: Path) -> Path:

@@ -176,14 +176,15 @@ def test_reference_of_another_molecule(tmp_path, samples, data):
     assert not (tmp_path / "c").exists()
 
 
-def test_refine(tmp_path, model, data):
+def test_refine(tmp_path, model, data, monkeypatch):
+    monkeypatch.setattr(bound_model, "FLOW_INTERVALS", 2)
     ensemble, out = read_ensemble(data / "ALDP-small.h5"), tmp_path / "refined"
     write_ensemble(tmp_path / "few.h5", ensemble.select(np.arange(20)))
     refused(run("refine", "none-such", "--data", tmp_path / "few.h5", "-o", out), "no model 'none-such'")
     refused(run("refine", model, "--data", tmp_path / "no.h5", "-o", out), "no.h5: no such file")
-    refused(run("refine", model, "--data", tmp_path / "few.h5", "-o", out, "--ps", 0), "must be")
+    refused(run("refine", model, "--data", tmp_path / "few.h5", "-o", out, "--frames", 1), "must be")
     assert not out.exists()
-    result = run("refine", model, "--data", tmp_path / "few.h5", "-o", out, "--ps", 0.4, "--replicas", 2)
+    result = run("refine", model, "--data", tmp_path / "few.h5", "-o", out, "--frames", 8, "--samples", 0)
     assert result.exit_code == 0, result.output
     assert ForceField.load(out).hash in result.stdout
     refused(run("refine", model, "--data", tmp_path / "few.h5", "-o", model), "unknown origin")
@@ -268,3 +269,23 @@ def test_a_simulation_given_for_samples_is_noticed(tmp_path, model, caplog):
 def test_several_systems_do_not_go_into_one_file(tmp_path):
     refused(run("sample", "ALDP", "KS", "-o", tmp_path / "a.h5"), "names a file, where several systems need a folder")
     assert not (tmp_path / "a.h5").exists()
+
+
+def test_reweight_shows_populations_and_writes_weights(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(bound_model, "FLOW_INTERVALS", 2)
+    result = run("reweight", "ALDP", "-n", 40, "--seed", 3, "-o", tmp_path / "w.h5", "--model", model)
+    assert result.exit_code == 0, result.output
+    assert "phi > 0" in result.output
+    assert "0.0183" in result.output  # of the reference
+    with h5py.File(tmp_path / "w.h5") as file:
+        w = np.exp(file["log_weight"][:])
+        assert file["energy"].shape == file["log_likelihood"].shape == (40,)
+    assert w.max() == 1
+    assert f"they are worth {w.sum() ** 2 / (w**2).sum():.0f} independent ones" in result.output
+    assert mdtraj.load(str(tmp_path / "w.h5")).n_frames == 40
+
+
+def test_reweight_refuses_what_it_cannot_write_before_it_works(tmp_path, model):
+    refused(run("reweight", "ALDP", "-n", 10**9, "-o", tmp_path / "w.xtc", "--model", model), "w.xtc", "ends in .h5")
+    refused(run("reweight", "ALDP", "-n", 0, "-o", tmp_path / "w.h5", "--model", model), "at least 1, not 0")
+    assert not list(tmp_path.glob("w.*"))

@@ -109,3 +109,15 @@ def test_pdb_files_have_the_bonds_of_every_frame_once(system, frames, tmp_path):
     again = mdtraj.load(str(tmp_path / "a.pdb"))
     assert {(a.index, b.index) for a, b in again.topology.bonds} == set(system.bonds)
     np.testing.assert_allclose(again.xyz, traj.xyz, atol=1e-3)
+
+
+def test_columns_are_for_hdf5_alone(tmp_path, topology):
+    xyz = np.random.default_rng(0).standard_normal((4, 5, 3)).astype(np.float32)
+    block = (xyz, np.arange(4, dtype=np.float32), 0)
+    path = write_trajectory(tmp_path / "a.h5", topology, iter([block]), columns={"energy": np.arange(4.0)})
+    with h5py.File(path) as file:
+        assert file["energy"][:].tolist() == [0, 1, 2, 3]
+    assert mdtraj.load(str(path)).n_frames == 4
+    with pytest.raises(ScoreMDError, match=r"a\.xtc: a trajectory file ends in \.h5 where"):
+        write_trajectory(tmp_path / "a.xtc", topology, iter([block]), columns={"energy": np.arange(4.0)})
+    assert not (tmp_path / "a.xtc").exists()

@@ -144,6 +144,26 @@ def grouped(moments: np.ndarray, block: np.ndarray, statistic: Callable[[np.ndar
     return Estimate(value, value - half, value + half)
 
 
+def weighted_mean(values: np.ndarray, weights: np.ndarray) -> Estimate:
+    """Mean of independent frames that have weights, with its interval by leaving out blocks of them.
+
+    Parameters
+    ----------
+    values
+        (frame,) what is averaged.
+    weights
+        (frame,) not negative, up to a common factor.
+
+    Returns
+    -------
+    Estimate
+        The mean.
+    """
+    moments = np.stack([weights, weights * values], axis=-1) / weights.max()
+    block = blocks(None, len(values), np.random.default_rng(0))
+    return grouped(moments, block, lambda m: m[..., 1] / m[..., 0])
+
+
 def fraction(hits: np.ndarray, groups: np.ndarray | None) -> Estimate:
     """Fraction of frames in a state, with Wilson's interval at the number of independent frames that the groups leave.
 

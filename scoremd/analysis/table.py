@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from scoremd.analysis.intervals import Estimate
+from scoremd.analysis.basins import RAMACHANDRAN
+from scoremd.analysis.intervals import Estimate, fraction, weighted_mean
 from scoremd.analysis.metrics import Divergence
+from scoremd.collective_variables import phi_psi
 
 if TYPE_CHECKING:
     from scoremd.analysis.compare import Comparison, Pair
     from scoremd.analysis.observed import Observed
+    from scoremd.systems import System
+    from scoremd.weighted import WeightedSamples
 
 #: The columns, in order: (first ensemble, second ensemble, title).
 COLUMNS = (
@@ -134,3 +138,18 @@ def rare(one: Observed | None, name: str) -> str:
     if one is None or value is None:
         return NOTHING
     return f"0 of {one.n_frames:,}" if value.value == 0 else estimate(value, 5)
+
+
+def weighted_rows(system: System, drawn: WeightedSamples) -> list[Row]:
+    """Population of each basin in the system's reference, among samples, and among them with their weights."""
+    angles, reference = phi_psi(drawn.trajectory, system), system.reference_ensemble()
+    known = None if reference is None else (phi_psi(reference.to_mdtraj(system.bonds), system), reference.walker)
+    return [
+        (
+            basin,
+            NOTHING if known is None else estimate(fraction(inside(known[0]), known[1]), 4),
+            estimate(fraction(inside(angles), None), 4),
+            estimate(weighted_mean(inside(angles).astype(float), drawn.weights), 4),
+        )
+        for basin, inside in RAMACHANDRAN.items()
+    ]

@@ -102,15 +102,21 @@ def basis_points(x: Tensor, log_snr: Tensor, directions: Tensor) -> Tensor:
     return torch.cat([x[None], x + _step(log_snr) * directions]).flatten(0, 1)
 
 
+def divergence(scores: Tensor, log_snr: Tensor, directions: Tensor) -> Tensor:
+    """div s at x, (batch,), from the scores at `basis_points` along a whole basis of D directions.
+
+    A single probe's estimate has a variance of order two for each stiff coordinate; the whole basis has none. For a few beads it costs
+    little more.
+    """
+    here, there = scores.unflatten(0, (-1, len(log_snr))).tensor_split([1])
+    return (directions * (there - here) / _step(log_snr)).sum((0, 2, 3))
+
+
 def residual(energy: EnergyFunction, scores: Tensor, x: Tensor, log_snr: Tensor, directions: Tensor, degrees_of_freedom: Tensor) -> Tensor:
     """R at x, (batch,), from the scores at `basis_points` along a whole basis of D directions.
 
-    A single probe's estimate of the divergence has a variance of order two for each stiff coordinate, however small R is, which drowns the
-    gradient of R_1 R_2; the whole basis has none. For a few beads it costs little more.
+    A single probe's estimate of the divergence would drown the gradient of R_1 R_2, however small R is.
     """
-    batch = len(x)
-    here, there = scores[:batch], scores[batch:].unflatten(0, (-1, batch))
-    divergence = (directions * (there - here) / _step(log_snr)).sum((0, 2, 3))
-    return rate(energy, x, log_snr) + signal_and_noise(log_snr)[1] ** 2 * (
-        degrees_of_freedom + divergence + ((x + here) * here).sum((1, 2))
-    )
+    here = scores[: len(x)]
+    spread = degrees_of_freedom + divergence(scores, log_snr, directions) + ((x + here) * here).sum((1, 2))
+    return rate(energy, x, log_snr) + signal_and_noise(log_snr)[1] ** 2 * spread

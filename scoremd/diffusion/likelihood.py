@@ -1,4 +1,9 @@
-"""Log-likelihood of samples by the probability-flow ODE (Song et al., arXiv 2011.13456, eq. 39)."""
+"""Samples and their likelihood by the probability-flow ODE (Song et al., arXiv 2011.13456, eqs 13 and 39).
+
+The flow dx = sigma^2 (x + s) d lambda carries noised data from one noise level to another, and ln p of what it carries changes by
+-sigma^2 (D + div s) d lambda. From the standard normal end it gives samples whose density is known; the other way it gives the density of
+samples that are known. The density is that of the flow: of the data, if the score is exact.
+"""
 
 import math
 
@@ -6,38 +11,50 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
+from scoremd.diffusion.fokker_planck import basis_points, divergence
 from scoremd.diffusion.samplers import ScoreFunction
 from scoremd.diffusion.space import Space
 from scoremd.nn.noise_level import signal_and_noise
 
 
-def log_likelihood(score: ScoreFunction, space: Space, x: Tensor, grid: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5) -> Tensor:
-    """ln p of `x` at the first (least noisy) level of `grid`, normalised over the space, shape (batch,).
-
-    The flow dx = sigma^2 (x + s) d lambda is followed from the data to the standard normal end with the exact divergence, D derivatives
-    of the score for each call; an adaptive solver (dopri5) keeps the local error within `rtol` and `atol`.
+def flow_samples(score: ScoreFunction, space: Space, batch: int, grid: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Samples at the last level of a rising grid, (batch, bead, dimension), and ln p of each, normalised over the space, (batch,).
 
     Parameters
     ----------
-    score : differentiable in x
-    space : of one molecule, without padding in between
-    x : (batch, bead, dimension) in the space
-    grid : (2,) falling lambda: of `x`, and of the normal end
+    score : of one molecule at one noise level
+    space : of that molecule
+    grid : (n,) rising lambda from the normal end; four calls of the score at D + 1 points each for an interval
     """
-    basis = space.basis()
+    x = space.noise(batch, generator)
+    end, gained = _follow(score, space, x, grid, generator)
+    return end, _normal(space, x) + gained
+
+
+def log_likelihood(score: ScoreFunction, space: Space, x: Tensor, grid: Tensor, generator: torch.Generator | None) -> Tensor:
+    """ln p of `x`, (batch, bead, dimension), at the first level of a falling grid that leads to the normal end, (batch,).
+
+    Arguments and cost as of `flow_samples`.
+    """
+    end, gained = _follow(score, space, x, grid, generator)
+    return _normal(space, end) - gained
+
+
+def _follow(score: ScoreFunction, space: Space, x: Tensor, grid: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Where the flow carries `x` from the first to the last level of a grid, and what ln p gains; fourth order (three eighths rule)."""
 
     def rates(lam: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            here = state[0].detach().requires_grad_()
-            s = score(here, lam[None].to(here.dtype))
-            divergence = torch.zeros(len(here), dtype=here.dtype, device=here.device)
-            for v in basis:
-                (row,) = torch.autograd.grad((s * v).sum(), here, retain_graph=True)
-                divergence = divergence + (row * v).sum((1, 2))
-        sigma2 = signal_and_noise(lam)[1] ** 2
-        return sigma2 * (here + s).detach(), sigma2 * (len(basis) + divergence)
+        here, level = state[0], lam[None].to(x.dtype)
+        levels, directions = level.expand(len(here)), space.directions(len(here), generator)
+        scores = score(basis_points(here, levels, directions), level)
+        sigma2 = signal_and_noise(level)[1] ** 2
+        gained = -sigma2 * (space.degrees_of_freedom + divergence(scores, levels, directions))
+        return sigma2 * (here + scores[: len(here)]), gained
 
-    start = (x, torch.zeros(len(x), dtype=x.dtype, device=x.device))
-    end, change = odeint(rates, start, grid, rtol=rtol, atol=atol, method="dopri5")
-    normal = -0.5 * (end[-1] ** 2).sum((1, 2)) - 0.5 * len(basis) * math.log(2 * math.pi)
-    return normal + change[-1]
+    start = x, x.new_zeros(len(x))
+    end, gained = odeint(rates, start, grid[[0, -1]], method="rk4", options={"grid_constructor": lambda *_: grid})
+    return end[-1], gained[-1]
+
+
+def _normal(space: Space, x: Tensor) -> Tensor:
+    return -0.5 * (x**2).sum((1, 2)) - 0.5 * space.degrees_of_freedom * math.log(2 * math.pi)

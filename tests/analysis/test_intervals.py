@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from scoremd.analysis.intervals import Estimate, blocks, difference, fraction, grouped, jackknife, student_t, transform
+from scoremd.analysis.intervals import Estimate, blocks, difference, fraction, grouped, jackknife, student_t, transform, weighted_mean
 from scoremd.errors import ScoreMDError
 
 
@@ -80,3 +80,17 @@ def test_differences_join_by_squares_and_transforms_keep_the_ends():
     joined = difference(Estimate(5, 2, 8), Estimate(1, -3, 5))
     assert joined == Estimate(4, -1, 9)
     assert transform(Estimate(0, -1, 1), np.exp) == Estimate(1.0, np.exp(-1), np.exp(1))
+
+
+def test_weighted_mean_covers_the_truth_as_often_as_it_says():
+    rng, inside = np.random.default_rng(0), 0
+    for _ in range(200):
+        x = rng.standard_normal(400)
+        found = weighted_mean(x, 5 * np.exp(0.5 * x))  # makes of a normal distribution that of mean 0.5
+        inside += found.low <= 0.5 <= found.high
+    assert 0.9 <= inside / 200 <= 0.985
+
+
+def test_equal_weights_change_nothing():
+    x = np.random.default_rng(0).standard_normal(50)
+    assert weighted_mean(x, np.full(50, 0.1)).value == pytest.approx(x.mean())

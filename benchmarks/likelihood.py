@@ -1,0 +1,70 @@
+"""How well the two uses of one model agree: samples of the flow, whose likelihood is known, weighed by the energy of the forces.
+
+    python benchmarks/likelihood.py ALDP KS AT LW
+
+Of each system: effective sample size of the weighted samples in their number; populations of basins in the reference, among samples of the
+reverse SDE, which `scoremd sample` draws, among those of the probability-flow ODE, and among these with their weights, which is what an
+endless simulation would give; and the gap between SDE and ODE (Deveney et al., arXiv 2311.15996) as the excess of JS over the floor of the
+reference.
+"""
+
+import argparse
+
+import torch
+from results_file import write_results
+
+from scoremd.analysis.basins import RAMACHANDRAN
+from scoremd.analysis.histograms import histogram
+from scoremd.analysis.intervals import fraction, weighted_mean
+from scoremd.analysis.metrics import compare_js
+from scoremd.analysis.observed import BINS, RANGE
+from scoremd.collective_variables import phi_psi
+from scoremd.force_field import ForceField, model_for
+from scoremd.systems import System, load_system
+
+
+def measure(force_field: ForceField, system: System, n: int, seed: int) -> dict[str, object]:
+    """The figures of one system."""
+    reference = system.reference_ensemble()
+    assert reference is not None
+    weighted = force_field.weighted_samples(system, n, seed)
+    drawn = {"SDE": force_field.sample(system, n, seed), "ODE": weighted.trajectory, "reference": reference.to_mdtraj(system.bonds)}
+    angles = {name: phi_psi(frames, system) for name, frames in drawn.items()}
+    groups = {"reference": reference.walker}
+    counted = {name: histogram(points, range=RANGE, bins=BINS, groups=groups.get(name), name=name) for name, points in angles.items()}
+    found: dict[str, object] = {"effective sample size / samples": weighted.effective_sample_size / n}
+    for basin, inside in RAMACHANDRAN.items():
+        found[basin] = {name: vars(fraction(inside(points), groups.get(name))) for name, points in angles.items()} | {
+            "weighted": vars(weighted_mean(inside(angles["ODE"]).astype(float), weighted.weights))
+        }
+    for a, b in (("SDE", "reference"), ("ODE", "reference"), ("SDE", "ODE")):
+        found[f"{a} vs {b}"] = vars(compare_js(counted[a], counted[b], reference=counted["reference"]))
+    return found
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("systems", nargs="+")
+    parser.add_argument("-n", type=int, default=1000, help="samples of each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    rows = {}
+    for name in a.systems:
+        system = load_system(name)
+        force_field = ForceField.load(model_for(system))
+        row = rows[system.name] = {"model": force_field.hash} | measure(force_field, system, a.n, a.seed)
+        print(f"{system.name}, model {force_field.hash}: effective sample size {row['effective sample size / samples']:.2f} of {a.n}")
+        for basin in RAMACHANDRAN:
+            shown = (f"{kind} {q['value']:.4f} [{q['low']:.4f}, {q['high']:.4f}]" for kind, q in row[basin].items())
+            print(f"  {basin}:", *shown, sep="  ")
+        for pair in ("SDE vs reference", "ODE vs reference", "SDE vs ODE"):
+            js = row[pair]
+            print(f"  {pair}: excess JS {js['excess']:+.4f} [{js['low']:+.4f}, {js['high']:+.4f}] over {js['floor']:.4f}", flush=True)
+    print(write_results("likelihood", {"samples": a.n, "seed": a.seed, "systems": rows}))
+
+
+if __name__ == "__main__":
+    main()
