@@ -201,13 +201,13 @@ def sample(
 ) -> None:
     """Draw independent samples of the Boltzmann distribution."""
     from scoremd.backbone import add_backbone
-    from scoremd.trajectory_files import write_trajectory
+    from scoremd.trajectory_files import write_samples
 
     _use(threads)
     for force_field, found, path in _jobs(systems, model, output):
         drawn = force_field.sample(found, n, seed)
         drawn = add_backbone(drawn) if backbone else drawn
-        write_trajectory(path, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
+        write_samples(path, drawn)
         print(f"{n} samples written to {path}")
 
 
@@ -223,15 +223,14 @@ def reweight(
 ) -> None:
     """Draw samples of known density and weigh them by the forces' energy: what an endless simulation would give."""
     from scoremd.analysis.table import weighted_rows
-    from scoremd.trajectory_files import check_output, write_trajectory
+    from scoremd.trajectory_files import check_output, write_samples
 
     _use(threads)
     check_output(output, (".h5",))
     force_field, found = _load(system, model)
     drawn = force_field.weighted_samples(found, n, seed)
-    frames = drawn.trajectory
     columns = {"log_likelihood": drawn.log_likelihood, "energy": drawn.energy, "log_weight": drawn.log_weights}
-    write_trajectory(output, frames.topology, iter([(frames.xyz, frames.time, 0)]), columns=columns)
+    write_samples(output, drawn.trajectory, columns)
     table = Table("population", "reference", "samples", "samples, weighted", title=f"{found.title}, 95 % intervals")
     for row in weighted_rows(found, drawn):
         table.add_row(*row)

@@ -21,7 +21,7 @@ from scoremd.files import claim, exclusive, make_folder
 from scoremd.force_field import ForceField
 from scoremd.simulation.engine import Simulation, SimulationSettings
 from scoremd.systems import System, load_system
-from scoremd.trajectory_files import read_trajectory, write_trajectory
+from scoremd.trajectory_files import read_trajectory, write_samples
 
 SETTINGS = "settings.json"
 #: Share of a simulation's frames that is dropped from its beginning before it is compared.
@@ -146,7 +146,7 @@ def _trajectories(
     sample_path, simulation_path = folder / "samples.h5", folder / "simulation.h5"
     if not sample_path.exists():
         drawn = force_field.sample(system, samples, settings.seed)
-        write_trajectory(sample_path, drawn.topology, iter([(drawn.xyz, drawn.time, 0)]))
+        write_samples(sample_path, drawn)
     drawn = read_trajectory(sample_path, system.topology()).trajectory
     if drawn.n_frames != samples:
         raise ScoreMDError(f"{sample_path}: holds {drawn.n_frames} frames, not the {samples} samples asked for; remove it to start again")

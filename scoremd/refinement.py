@@ -50,7 +50,7 @@ from scoremd.nn.molecule import MoleculeBatch
 from scoremd.progress import progress
 from scoremd.systems import System, ToySystem, find_system
 from scoremd.training.dataset import read_ensembles
-from scoremd.trajectory_files import read_trajectory, write_trajectory
+from scoremd.trajectory_files import read_trajectory, write_samples
 
 LOG, SETTINGS = "refinement.csv", "refinement.json"
 #: Half log signal-to-noise ratios at which samples are refined: noise of 0.13 to 0.04; where there is more, samples and data are alike.
@@ -293,7 +293,7 @@ def _contrast(
             chosen = np.random.default_rng(seed).permutation(beads.n_frames)[: settings.frames]
             made = data[np.sort(chosen)]
             columns = {"log_weight": force_field.weigh(system, made, seed).log_weights}
-        write_trajectory(path, made.topology, iter([(made.xyz, made.time, 0)]), columns=columns)
+        write_samples(path, made, columns)
     made = read_trajectory(path, system.topology()).trajectory
     d = force_field.description
     bound, norm = force_field.bind(system), d.make_schedule().norm(torch.tensor(d.simulation_time, dtype=torch.float64))

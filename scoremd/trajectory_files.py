@@ -52,15 +52,15 @@ def write_trajectory(
 ) -> Path:
     """Write blocks of frames, one replica after the other.
 
-    HDF5 files also hold `replica`, the replica of each frame, with what was asked for as attributes, which mdtraj passes over; XTC
-    and DCD files get their topology beside them, as FILE.xtc.pdb or FILE.dcd.pdb.
+    HDF5 files of a simulation also hold `replica`, the replica of each frame, with what was asked for as attributes, which mdtraj passes
+    over; XTC and DCD files get their topology beside them, as FILE.xtc.pdb or FILE.dcd.pdb.
 
     Parameters
     ----------
     path : ends in one of `FORMATS`; replaced as a whole
     topology : of the beads
     blocks : see `Block`
-    asked : numbers of replicas and of frames of each that a simulation was to have, whatever was lost
+    asked : numbers of replicas and of frames of each that a simulation was to have, whatever was lost; None for independent samples
     columns : further numbers (frame,) by the name of their dataset, which only HDF5 files can hold
 
     Raises
@@ -87,6 +87,13 @@ def write_trajectory(
         if kind in (".xtc", ".dcd"):
             _write_topology(topology_file(path), topology, temporary)
     return path
+
+
+def write_samples(
+    path: str | os.PathLike[str], samples: mdtraj.Trajectory, columns: Mapping[str, NDArray[np.float64]] | None = None
+) -> Path:
+    """Write independent samples; arguments and errors as of `write_trajectory`."""
+    return write_trajectory(path, samples.topology, iter([(samples.xyz, samples.time, 0)]), columns=columns)
 
 
 def _write_pdb(path: Path, trajectory: mdtraj.Trajectory) -> None:
@@ -116,8 +123,8 @@ def _write_hdf5(
             file.write(xyz, time=time)
             replicas.append(np.full(len(xyz), replica, np.int32))
     with h5py.File(path, "r+") as file:
-        dataset = file.create_dataset("replica", data=np.concatenate(replicas), compression="gzip")
         if asked is not None:
+            dataset = file.create_dataset("replica", data=np.concatenate(replicas), compression="gzip")
             dataset.attrs["replicas"], dataset.attrs["frames_each"] = asked
         for name, values in columns.items():
             file.create_dataset(name, data=values)

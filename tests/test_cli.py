@@ -84,7 +84,7 @@ def test_emulate_makes_everything_and_goes_on_where_it_stopped(tmp_path, model):
     refused(run(*arguments, "--seed", 1), "other settings")
 
 
-def test_compare_reads_what_the_others_wrote(tmp_path, model):
+def test_compare_reads_what_the_others_wrote(tmp_path, model, caplog):
     settings = ("--model", model, "-o")
     assert run("sample", "ALDP", "-n", 60, *settings, tmp_path / "a.h5").exit_code == 0
     result = run("simulate", "ALDP", "--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005, *settings, tmp_path / "b.h5")
@@ -92,6 +92,7 @@ def test_compare_reads_what_the_others_wrote(tmp_path, model):
     result = run("compare", "ALDP", "--samples", tmp_path / "a.h5", "--simulation", tmp_path / "b.h5", "-o", tmp_path / "c")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "c" / "report.html").exists()
+    assert not caplog.text
 
 
 def test_a_simulation_with_its_backbone_has_the_frames_and_replicas_of_one_without(tmp_path, model):

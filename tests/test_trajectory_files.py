@@ -7,7 +7,7 @@ import pytest
 
 from scoremd.errors import ScoreMDError
 from scoremd.systems import load_system
-from scoremd.trajectory_files import read_trajectory, write_trajectory
+from scoremd.trajectory_files import read_trajectory, write_samples, write_trajectory
 
 
 @pytest.fixture
@@ -88,7 +88,6 @@ def test_replicas_are_those_of_the_file_or_begin_where_the_time_starts_again(tmp
 @pytest.mark.parametrize("replica", [[-1, 0, 0, 0], [0, 0], [[0], [0], [0], [0]], [0.0, 0.5, 1.0, 1.0]])
 def test_senseless_replicas_are_refused(path, topology, replica):
     with h5py.File(path, "r+") as file:
-        del file["replica"]
         file["replica"] = np.array(replica)
     with pytest.raises(ScoreMDError, match="'replica' does not hold"):
         read_trajectory(path, topology)
@@ -114,10 +113,11 @@ def test_pdb_files_have_the_bonds_of_every_frame_once(system, frames, tmp_path):
 def test_columns_are_for_hdf5_alone(tmp_path, topology):
     xyz = np.random.default_rng(0).standard_normal((4, 5, 3)).astype(np.float32)
     block = (xyz, np.arange(4, dtype=np.float32), 0)
-    path = write_trajectory(tmp_path / "a.h5", topology, iter([block]), columns={"energy": np.arange(4.0)})
+    path = write_samples(tmp_path / "a.h5", mdtraj.Trajectory(xyz, topology), {"energy": np.arange(4.0)})
     with h5py.File(path) as file:
         assert file["energy"][:].tolist() == [0, 1, 2, 3]
     assert mdtraj.load(str(path)).n_frames == 4
+    assert read_trajectory(path, topology).replica is None  # samples are no replicas
     with pytest.raises(ScoreMDError, match=r"a\.xtc: a trajectory file ends in \.h5 where"):
         write_trajectory(tmp_path / "a.xtc", topology, iter([block]), columns={"energy": np.arange(4.0)})
     assert not (tmp_path / "a.xtc").exists()
