@@ -15,7 +15,7 @@ from results_file import write_results
 
 from scoremd.analysis.basins import RAMACHANDRAN
 from scoremd.analysis.histograms import histogram
-from scoremd.analysis.intervals import fraction, weighted_mean
+from scoremd.analysis.intervals import fraction, weighted_fraction
 from scoremd.analysis.metrics import compare_js
 from scoremd.analysis.observed import BINS, RANGE
 from scoremd.collective_variables import phi_psi
@@ -35,7 +35,7 @@ def measure(force_field: ForceField, system: System, n: int, seed: int) -> dict[
     found: dict[str, object] = {"effective sample size / samples": weighted.effective_sample_size / n}
     for basin, inside in RAMACHANDRAN.items():
         found[basin] = {name: vars(fraction(inside(points), groups.get(name))) for name, points in angles.items()} | {
-            "weighted": vars(weighted_mean(inside(angles["ODE"]).astype(float), weighted.weights))
+            "weighted": vars(weighted_fraction(inside(angles["ODE"]), weighted.weights))
         }
     for a, b in (("SDE", "reference"), ("ODE", "reference"), ("SDE", "ODE")):
         found[f"{a} vs {b}"] = vars(compare_js(counted[a], counted[b], reference=counted["reference"]))

@@ -26,8 +26,9 @@ from scoremd.units import thermal_energy
 SAMPLING_BATCH = 256
 #: Calls of the network that a sample costs.
 SAMPLING_CALLS = 100
-#: Intervals of the flow whose likelihood is known, each four calls of the network at D + 1 points: ln p is off by a few hundredths.
-FLOW_INTERVALS = 12
+#: Intervals of the flow whose likelihood is known, each four calls of the network at D + 1 points; `benchmarks/likelihood.py` measures what
+#: that costs in accuracy.
+FLOW_INTERVALS = 24
 #: Molecules of a flow that are computed together: each is D + 1 points.
 _FLOW_PART = 8
 
@@ -174,7 +175,7 @@ class BoundModel:
         """Likelihood and energy, as of `flow`, of positions (batch, bead, 3) in nm: ln of the density (batch,), and kT (batch,)."""
         grid = self._flow_grid()
         score, energy = self.score_function(), self.at_noise(grid[-1:])
-        x = self.space.project(self.to_slots(positions) * self._scale)
+        x = self.scaled(positions)
 
         def part(given: tuple[Tensor, int]) -> tuple[Tensor, Tensor]:
             here, generator = given[0], torch.Generator().manual_seed(given[1])
@@ -183,6 +184,10 @@ class BoundModel:
         parts = concurrently(part, zip(x.split(_FLOW_PART), seeds, strict=False))
         log_p, e = (torch.cat(q) for q in zip(*parts, strict=True))
         return log_p + self._log_volume, e
+
+    def scaled(self, positions: Tensor) -> Tensor:
+        """Positions (batch, bead, 3) in nm as the networks see them at the time of the forces: (batch, slot, 3), centred."""
+        return self.space.project(self.to_slots(positions) * self._scale)
 
     def _flow_grid(self) -> Tensor:
         """Rising noise levels from the normal end to that of the forces."""

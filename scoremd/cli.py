@@ -215,21 +215,23 @@ def sample(
 @_one_line_errors
 def reweight(
     system: SystemName,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Trajectory file, .h5: samples with log_likelihood, energy, log_weight.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Trajectory file, .h5: samples with log_likelihood, energy, log_ratio.")],
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 1000,
     seed: Seed = 0,
     model: Model = None,
     threads: Threads = 2,
 ) -> None:
-    """Draw samples of known density and weigh them by the forces' energy: what an endless simulation would give."""
+    """Draw samples of known density, of the probability flow, and weigh them by the energy of the forces."""
     from scoremd.analysis.table import weighted_rows
+    from scoremd.collective_variables import require_phi_psi
     from scoremd.trajectory_files import check_output, write_samples
 
     _use(threads)
     check_output(output, (".h5",))
     force_field, found = _load(system, model)
+    require_phi_psi(found)
     drawn = force_field.weighted_samples(found, n, seed)
-    columns = {"log_likelihood": drawn.log_likelihood, "energy": drawn.energy, "log_weight": drawn.log_weights}
+    columns = {"log_likelihood": drawn.log_likelihood, "energy": drawn.energy, "log_ratio": drawn.log_ratio}
     write_samples(output, drawn.trajectory, columns)
     table = Table("population", "reference", "samples", "samples, weighted", title=f"{found.title}, 95 % intervals")
     for row in weighted_rows(found, drawn):

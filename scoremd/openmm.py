@@ -147,6 +147,19 @@ def add_force(
         If the temperature is another one, the model does not cover the molecule, the System is periodic, or the particles are not as many
         as the beads, or not there, or one comes twice, or one has another mass than its bead.
     """
+    return int(system.addForce(create_force(system, force_field, molecule, particles, temperature=temperature, force_group=force_group)))
+
+
+def create_force(
+    system: openmm.System,
+    force_field: ForceField,
+    molecule: System | str,
+    particles: Sequence[int] | None,
+    *,
+    temperature: "float | unit.Quantity | None",
+    force_group: int,
+) -> openmm.PythonForce:
+    """The force that `add_force` adds, for a System such as the one that is given, which stays as it is; arguments and errors as there."""
     beads = force_field.bind(molecule).system
     _check_temperature(temperature, force_field.description)
     if system.usesPeriodicBoundaryConditions():
@@ -157,7 +170,7 @@ def add_force(
     force.setName(f"ScoreMD {force_field.description.name}")
     force.setParticles(chosen)  # all of them are named, too, so that the System may get more
     force.setForceGroup(force_group)
-    return int(system.addForce(force))
+    return force
 
 
 def _check_temperature(temperature: "float | unit.Quantity | None", description: ModelDescription) -> None:

@@ -3,11 +3,12 @@
     potential = MLPotential("scoremd")
     system = potential.createSystem(topology, temperature=300 * unit.kelvin)
 
-The topology is that of the beads, in their order; which molecule it is follows from its residues. An interpolation with a conventional
-force field (`createMixedSystem`) acts on the beads of a System of beads, too: a potential of mean force knows of no other atoms.
+The topology is that of the beads, in their order; which molecule it is follows from its residues. `createMixedSystem`, with interpolation
+or without, is for a System of beads as well, with others beside them: a potential of mean force knows of no atoms that are not its beads.
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 import openmm
 from openmm import app, unit
@@ -16,9 +17,9 @@ from openmmml.mlpotential import MLPotentialImpl, MLPotentialImplFactory
 from scoremd.errors import ScoreMDError
 from scoremd.family import Family
 from scoremd.force_field import ForceField, model_for
-from scoremd.molecules import require_beads
-from scoremd.openmm import add_force
-from scoremd.systems import System, ToySystem, list_systems
+from scoremd.molecules import bead_names, require_beads
+from scoremd.openmm import create_force
+from scoremd.systems import Described, System, list_systems
 
 
 class ScoreMDPotentialFactory(MLPotentialImplFactory):
@@ -75,14 +76,25 @@ class ScoreMDPotential(MLPotentialImpl):
         """
         if topology.getPeriodicBoxVectors() is not None:
             raise ScoreMDError("the topology has a periodic box, in which a ScoreMD force cannot be; topology.setPeriodicBoxVectors(None)")
-        chosen = list(range(topology.getNumAtoms()) if atoms is None else atoms)
-        molecule = molecule_of(topology, chosen)
-        force_field = self._force_field or ForceField.load(model_for(molecule))
-        add_force(system, force_field, molecule, chosen, temperature=temperature, force_group=forceGroup)
+        n = topology.getNumAtoms()
+        chosen = list(range(n) if atoms is None else atoms)
+        if not all(0 <= k < n for k in chosen):
+            raise ScoreMDError(f"atoms must be numbers from 0 to {n - 1} of the topology, not {chosen}")
+        molecule, force_field = _molecule_and_model(topology, chosen, self._force_field)
+        # openmm-ml asks for the terms of an interpolation by an empty System
+        known = system if system.getNumParticles() else _particles_of(topology)
+        system.addForce(create_force(known, force_field, molecule, chosen, temperature=temperature, force_group=forceGroup))
 
 
-def molecule_of(topology: app.Topology, particles: list[int]) -> System:
-    """The system whose beads these particles of a topology are, by the names of their residues and atoms.
+def _particles_of(topology: app.Topology) -> openmm.System:
+    system = openmm.System()
+    for atom in topology.atoms():
+        system.addParticle(0 if atom.element is None else atom.element.mass)
+    return system
+
+
+def _molecule_and_model(topology: app.Topology, particles: list[int], model: ForceField | None) -> tuple[System, ForceField]:
+    """The system whose beads these particles of a topology are, by the names of their residues and atoms, and a model that covers it.
 
     Raises
     ------
@@ -92,17 +104,21 @@ def molecule_of(topology: app.Topology, particles: list[int]) -> System:
     atoms = list(topology.atoms())
     beads = [(atoms[k].name, atoms[k].residue.name) for k in particles]
     residues = tuple({atoms[k].residue.index: atoms[k].residue.name for k in particles}.values())
-    for system in list_systems():
-        if isinstance(system, ToySystem):
-            continue
-        found = _member(system, residues) if isinstance(system, Family) else system
-        if found is not None and tuple(found.residues) == residues:
-            require_beads(beads, found.topology(), "topology")
-            return found
-    raise ScoreMDError(f"no system has the residues {'-'.join(residues)}; scoremd list shows those that are known")
+    found = [system for system in map(partial(_with_residues, residues=residues), list_systems()) if system is not None]
+    if not found:
+        raise ScoreMDError(f"no system has the residues {'-'.join(residues)}; scoremd list shows those that are known")
+    same = [system for system in found if bead_names(system.topology()) == beads]
+    if not same:
+        require_beads(beads, found[0].topology(), "topology")
+    if model is None:
+        return same[0], ForceField.load(model_for(same[0]))
+    # that the model covers none of them is for the model to say
+    return next((system for system in same if model.description.covers(system)), same[0]), model
 
 
-def _member(family: Family, residues: tuple[str, ...]) -> System | None:
-    if len(residues) != family.length or not set(residues) <= set(family.residues.values()):
-        return None
-    return family.member(residues)
+def _with_residues(system: Described, residues: tuple[str, ...]) -> System | None:
+    """The system, or the member of a family, that has these residues."""
+    if isinstance(system, Family):
+        known = len(residues) == system.length and set(residues) <= set(system.residues.values())
+        return system.member(residues) if known else None
+    return system if isinstance(system, System) and tuple(system.residues) == residues else None

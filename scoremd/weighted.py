@@ -1,4 +1,4 @@
-"""Samples with weights: from the density that they were drawn from to that of the forces' energy."""
+"""Conformations with their likelihood and energy, and samples with weights."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,12 @@ from scoremd.units import thermal_energy
 
 
 @dataclass(frozen=True)
-class WeightedSamples:
-    """Independent samples of the probability flow, and what they weigh in the ensemble that the forces of the same model simulate.
-
-    Their density is known, and so is the energy of each: importance sampling turns averages over the samples into averages over the
-    Boltzmann distribution of the forces, which a simulation reaches when it has been long enough (Noé et al., Science 365, eaaw1147, 2019,
-    eq. 1, with a flow of arXiv 2011.13456 for their invertible network).
+class Likelihoods:
+    """Conformations, their likelihood under the probability flow of a model, and their energy, which its forces are the gradient of.
 
     Attributes
     ----------
-    trajectory : the samples, which have no order
+    trajectory : the conformations
     log_likelihood : (frame,) ln of their density in nm^-D, D = 3 (beads - 1): the centre is fixed
     energy : (frame,) potential of mean force, up to a constant, in kJ/mol
     temperature : K
@@ -31,15 +27,24 @@ class WeightedSamples:
     temperature: float
 
     @property
-    def log_weights(self) -> NDArray[np.float64]:
-        """ln of the weights (frame,), the largest of which is 1: -E/kT - ln p, up to a constant."""
+    def log_ratio(self) -> NDArray[np.float64]:
+        """ln of the density of the forces' ensemble by that of the flow, -E/kT - ln p, up to a constant: its largest value is 0."""
         found = -self.energy / thermal_energy(self.temperature) - self.log_likelihood
         return found - found.max()
+
+
+@dataclass(frozen=True)
+class WeightedSamples(Likelihoods):
+    """Independent samples of the probability flow, and what they weigh in the ensemble that the forces of the same model simulate.
+
+    Importance sampling turns averages over the samples into averages over the Boltzmann distribution of the forces' energy, as far as the
+    samples reach (Noé et al., Science 365, eaaw1147, 2019, eq. 1, with a flow of arXiv 2011.13456 for their invertible network).
+    """
 
     @property
     def weights(self) -> NDArray[np.float64]:
         """The weights (frame,), whose sum is 1."""
-        w = np.exp(self.log_weights)
+        w = np.exp(self.log_ratio)
         return w / w.sum()
 
     @property

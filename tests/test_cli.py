@@ -279,7 +279,7 @@ def test_reweight_shows_populations_and_writes_weights(tmp_path, model, monkeypa
     assert "phi > 0" in result.output
     assert "0.0183" in result.output  # of the reference
     with h5py.File(tmp_path / "w.h5") as file:
-        w = np.exp(file["log_weight"][:])
+        w = np.exp(file["log_ratio"][:])
         assert file["energy"].shape == file["log_likelihood"].shape == (40,)
     assert w.max() == 1
     assert f"they are worth {w.sum() ** 2 / (w**2).sum():.0f} independent ones" in result.output

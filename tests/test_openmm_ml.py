@@ -53,31 +53,57 @@ def test_a_model_of_ones_own(topology, x, tmp_path):
         MLPotential("scoremd", model="none-such")
 
 
-def test_beads_among_other_particles(topology, x):
-    """A mixed System whose beads also have forces of another kind: openmm-ml replaces those by the model's."""
+@pytest.fixture
+def mixed(topology):
+    """A topology of the beads and an argon beside them, and its System with a force field for the beads."""
     system = openmm.System()
+    argon = app.Element.getBySymbol("Ar")
+    topology.addAtom("Ar", argon, topology.addResidue("AR", topology.addChain()))
     for atom in topology.atoms():
         system.addParticle(atom.element.mass)
-    chain, spare = topology.addChain(), app.Element.getBySymbol("Ar")
-    topology.addAtom("Ar", spare, topology.addResidue("AR", chain))
-    system.addParticle(spare.mass)
     bonds = openmm.HarmonicBondForce()
     bonds.addBond(0, 1, 0.1, 1000.0)
     system.addForce(bonds)
-    mixed = MLPotential("scoremd").createMixedSystem(topology, system, range(5), forceGroup=2)
-    force = next(f for f in mixed.getForces() if isinstance(f, openmm.PythonForce))
+    return topology, system
+
+
+def test_beads_among_other_particles(mixed, topology, x):
+    """openmm-ml replaces the conventional forces of the beads by the model's."""
+    system = MLPotential("scoremd").createMixedSystem(*mixed, list(range(5)), forceGroup=2)
+    force = next(f for f in system.getForces() if isinstance(f, openmm.PythonForce))
     assert list(force.getParticles()) == [0, 1, 2, 3, 4]
     assert force.getForceGroup() == 2
-    energy, forces = energy_and_forces(mixed, np.concatenate([x, [[3.0, 0, 0]]]))
-    wanted, _ = energy_and_forces(MLPotential("scoremd").createSystem(load_system("ALDP").topology().to_openmm()), x)
-    assert energy == pytest.approx(wanted, abs=1e-3)
+    energy, forces = energy_and_forces(system, np.concatenate([x, [[3.0, 0, 0]]]))
+    assert energy == pytest.approx(alone(x), abs=1e-3)
     assert np.array_equal(forces[5], np.zeros(3))
+
+
+def alone(x):
+    return energy_and_forces(MLPotential("scoremd").createSystem(load_system("ALDP").topology().to_openmm()), x)[0]
+
+
+def test_interpolation_goes_from_one_to_the_other(mixed, x):
+    topology, system = mixed
+    positions = np.concatenate([x, [[3.0, 0, 0]]])
+    between = MLPotential("scoremd").createMixedSystem(topology, system, list(range(5)), interpolate=True)
+    context = openmm.Context(between, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(positions)
+    found = []
+    for share in (0.0, 0.25, 1.0):
+        context.setParameter("lambda_interpolate", share)
+        found.append(context.getState(energy=True).getPotentialEnergy()._value)
+    conventional, _ = energy_and_forces(system, positions)
+    assert found == pytest.approx([conventional, 0.75 * conventional + 0.25 * alone(x), alone(x)], abs=1e-3)
 
 
 def test_what_is_no_molecule_of_ours_is_refused(topology):
     potential = MLPotential("scoremd")
     with pytest.raises(ScoreMDError, match=r"at 300 K, not at 310 K"):
         potential.createSystem(topology, temperature=310)
+    with pytest.raises(ScoreMDError, match=r"numbers from 0 to \d of the topology, not \[0, 1, 2, 3, 99"):
+        potential.createMixedSystem(topology, potential.createSystem(topology), [0, 1, 2, 3, 99])
+    with pytest.raises(ScoreMDError, match=r"was trained at 310\.0 K"):
+        MLPotential("scoremd", model="dipeptides").createSystem(topology)
     next(iter(topology.atoms())).name = "CX"
     with pytest.raises(ScoreMDError, match=r"topology: is of another molecule: its beads are ACE:CX"):
         potential.createSystem(topology)

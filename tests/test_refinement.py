@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -9,8 +10,17 @@ from scoremd.collective_variables import dihedrals
 from scoremd.data import write_ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
-from scoremd.refinement import Contrast, RefinementSettings, local_energy, refine, refine_network, relative_entropy
+from scoremd.refinement import (
+    LikelihoodContrast,
+    RefinementSettings,
+    SampleContrast,
+    local_energy,
+    refine,
+    refine_network,
+    relative_entropy,
+)
 from scoremd.systems import load_system
+from scoremd.trajectory_files import read_column
 from tests.models import alanine_dipeptide
 
 
@@ -29,6 +39,11 @@ def test_relative_entropy_is_least_at_the_logarithm_of_the_ratio_of_densities():
         assert relative_entropy(factor * change(data), factor * change(made)) > least + 1e-3
 
 
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    monkeypatch.setattr(refinement, "_LEARNING_RATE", 3e-3)
+
+
 @pytest.fixture(scope="module")
 def tilted():
     """Reference frames, and others of the same with more of cos phi, at a width of the local term that can learn it."""
@@ -45,12 +60,12 @@ def tilted():
     x = torch.from_numpy(6 * (ensemble.positions - ensemble.positions.mean(1, keepdims=True)))
     others = rng.choice(len(tilt), 4000)
     divergence = np.log(np.mean(np.exp(tilt))) - tilt.mean()
-    return network, Contrast(d.molecule(system), x[others], x[chosen], torch.zeros(0)), tilt[others], divergence
+    return network, SampleContrast(d.molecule(system), x[others], x[chosen]), tilt[others], divergence
 
 
 def refined(tilted, level, *, noised):
     network, contrast, _, _ = tilted
-    networks = refine_network(network, [contrast], [contrast], (level, level), noised=noised, learning_rate=3e-3, epochs=150, seed=0)
+    networks = refine_network(network, [contrast], [contrast], (level, level), noised=noised, epochs=150, seed=0)
     *_, (new, _, gain) = networks
     return new, gain
 
@@ -73,8 +88,8 @@ def test_what_a_model_has_too_much_of_costs_energy_afterwards(tilted, noised):
 
 def test_what_weighs_too_much_costs_energy_afterwards(tilted):
     network, contrast, tilt, _ = tilted
-    weighed = replace(contrast, made=None, log_weights=torch.from_numpy(tilt + 7.0).float())
-    networks = refine_network(network, [weighed], [weighed], (3.0, 3.0), noised=False, learning_rate=3e-3, epochs=150, seed=0)
+    weighed = LikelihoodContrast(contrast.molecule, contrast.data, torch.from_numpy(tilt + 7.0).float())
+    networks = refine_network(network, [weighed], [weighed], (3.0, 3.0), noised=False, epochs=150, seed=0)
     *_, (new, _, gain) = networks
     assert gain == pytest.approx(0.5 * tilt.var(), rel=0.1)
     with torch.no_grad():
@@ -109,7 +124,7 @@ def test_a_model_is_refined_and_goes_on_from_what_there_is(data, tmp_path):
     assert ForceField.load(output).hash == first.hash
     rows = [line.split(",") for line in (output / "refinement.csv").read_text().splitlines()]
     assert rows[0] == ["network", "by", "epoch", "training_nats", "validation_nats"]
-    assert [row[:3] for row in rows[1:]] == [[n, by, e] for n, by in (("0", "likelihoods"), ("1", "samples")) for e in "12"]
+    assert [row[:3] for row in rows[1:]] == [[n, by, e] for n, by in (("1", "samples"), ("0", "likelihoods")) for e in "12"]
     for expert, old in zip(first.experts, force_field.experts, strict=True):
         changed = {name for (name, p), q in zip(expert.named_parameters(), old.parameters(), strict=True) if not torch.equal(p, q)}
         assert changed
@@ -153,10 +168,36 @@ def test_no_samples_leave_the_networks_that_sample(data, tmp_path):
     assert not (tmp_path / "refined" / "samples").exists()
 
 
-@pytest.mark.parametrize(("gains", "kept"), [([0.1, 0.3, 0.2], 1), ([float("nan")] * 3, 2)])
-def test_the_best_epoch_of_molecules_to_watch_is_kept(data, tmp_path, monkeypatch, gains, kept):
+@pytest.mark.parametrize(
+    ("watched", "gains", "kept"),
+    [(True, [0.1, 0.3, 0.2], 1), (False, [float("nan")] * 3, 2), (True, [-0.1, float("nan"), -0.2], None)],
+)
+def test_the_best_epoch_of_molecules_to_watch_is_kept(data, tmp_path, monkeypatch, caplog, watched, gains, kept):
     force_field = alanine_dipeptide()
     networks = [alanine_dipeptide(seed=k).experts[0] for k in (1, 2, 3)]
     monkeypatch.setattr(refinement, "refine_network", lambda *_, **__: ((n, 0.0, g) for n, g in zip(networks, gains, strict=True)))
-    done = refine(force_field, data, None, tmp_path / "refined", FEW)
-    assert torch.equal(done.experts[0].bead.weight, networks[kept].bead.weight)
+    done = refine(force_field, data, data if watched else None, tmp_path / "refined", FEW)
+    expected = force_field.experts[0] if kept is None else networks[kept]
+    assert torch.equal(done.experts[0].bead.weight, expected.bead.weight)
+    assert ("no epoch was better" in caplog.text) == (kept is None)
+
+
+def test_likelihoods_are_those_of_the_refined_samplers(data, tmp_path):
+    """The forces are to agree with what the model samples in the end."""
+    force_field = alanine_dipeptide(time_ranges=((0.0, 0.006), (0.006, 1.0)))
+    for samples in (0, 4):
+        refine(force_field, data, None, tmp_path / f"{samples}", replace(FEW, samples=samples))
+    old, new = (read_column(tmp_path / folder / "likelihoods" / "alanine-dipeptide.h5", "log_ratio") for folder in ("0", "4"))
+    assert not np.allclose(old, new)
+
+
+def test_data_and_likelihoods_that_cannot_be_used_are_refused(data, tmp_path):
+    write_ensemble(tmp_path / "one.h5", load_system("ALDP").reference_ensemble().select(np.arange(1)))
+    with pytest.raises(ScoreMDError, match="have 1 frame; at least two are needed"):
+        refine(alanine_dipeptide(), tmp_path / "one.h5", None, tmp_path / "refined", FEW)
+    assert not (tmp_path / "refined").exists()
+    refine(alanine_dipeptide(), data, None, tmp_path / "refined", FEW)
+    with h5py.File(tmp_path / "refined" / "likelihoods" / "alanine-dipeptide.h5", "r+") as file:
+        file["log_ratio"][1] = np.nan
+    with pytest.raises(ScoreMDError, match="does not hold a finite log_ratio for each frame"):
+        refine(alanine_dipeptide(), data, None, tmp_path / "refined", FEW)

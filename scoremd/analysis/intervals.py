@@ -144,26 +144,6 @@ def grouped(moments: np.ndarray, block: np.ndarray, statistic: Callable[[np.ndar
     return Estimate(value, value - half, value + half)
 
 
-def weighted_mean(values: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Mean of independent frames that have weights, with its interval by leaving out blocks of them.
-
-    Parameters
-    ----------
-    values
-        (frame,) what is averaged.
-    weights
-        (frame,) not negative, up to a common factor.
-
-    Returns
-    -------
-    Estimate
-        The mean.
-    """
-    moments = np.stack([weights, weights * values], axis=-1) / weights.max()
-    block = blocks(None, len(values), np.random.default_rng(0))
-    return grouped(moments, block, lambda m: m[..., 1] / m[..., 0])
-
-
 def fraction(hits: np.ndarray, groups: np.ndarray | None) -> Estimate:
     """Fraction of frames in a state, with Wilson's interval at the number of independent frames that the groups leave.
 
@@ -196,6 +176,34 @@ def fraction(hits: np.ndarray, groups: np.ndarray | None) -> Estimate:
         # where all or none are hits the variance is what rounding leaves of zero
         effective = min(p * (1 - p) / variance, n) if variance > 0 and 0 < p < 1 else float(len(sizes))
         t = student_t(len(sizes) - 1)
+    return _wilson(p, effective, t)
+
+
+def weighted_fraction(hits: np.ndarray, weights: np.ndarray) -> Estimate:
+    """Fraction in a state of independent frames that have weights, with Wilson's interval as in `fraction`.
+
+    The effective number of frames is p (1 - p) / variance of the ratio of sums, but not more than Kish's 1 / sum w**2.
+
+    Parameters
+    ----------
+    hits
+        (frame,) whether a frame is in the state.
+    weights
+        (frame,) not negative, up to a common factor.
+
+    Returns
+    -------
+    Estimate
+        The fraction.
+    """
+    w = weights / weights.sum()
+    p, kish = float(min(w @ hits, 1)), float(1 / np.sum(w**2))
+    variance = float(np.sum((w * (hits - p)) ** 2))
+    effective = min(p * (1 - p) / variance, kish) if variance > 0 and 0 < p < 1 else kish
+    return _wilson(p, effective, student_t(kish - 1))
+
+
+def _wilson(p: float, effective: float, t: float) -> Estimate:
     middle = (p + t**2 / (2 * effective)) / (1 + t**2 / effective)
     half = t / (1 + t**2 / effective) * np.sqrt(p * (1 - p) / effective + t**2 / (4 * effective**2))
     return Estimate(p, float(min(p, max(middle - half, 0))), float(max(p, min(middle + half, 1))))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from scoremd.analysis.basins import RAMACHANDRAN
-from scoremd.analysis.intervals import Estimate, fraction, weighted_mean
+from scoremd.analysis.intervals import Estimate, fraction, weighted_fraction
 from scoremd.analysis.metrics import Divergence
 from scoremd.collective_variables import phi_psi
 
@@ -149,7 +149,7 @@ def weighted_rows(system: System, drawn: WeightedSamples) -> list[Row]:
             basin,
             NOTHING if known is None else estimate(fraction(inside(known[0]), known[1]), 4),
             estimate(fraction(inside(angles), None), 4),
-            estimate(weighted_mean(inside(angles).astype(float), drawn.weights), 4),
+            estimate(weighted_fraction(inside(angles), drawn.weights), 4),
         )
         for basin, inside in RAMACHANDRAN.items()
     ]

@@ -1,7 +1,9 @@
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
-from scoremd.analysis.intervals import Estimate, blocks, difference, fraction, grouped, jackknife, student_t, transform, weighted_mean
+from scoremd.analysis.intervals import Estimate, blocks, difference, fraction, grouped, jackknife, student_t, transform, weighted_fraction
 from scoremd.errors import ScoreMDError
 
 
@@ -82,15 +84,28 @@ def test_differences_join_by_squares_and_transforms_keep_the_ends():
     assert transform(Estimate(0, -1, 1), np.exp) == Estimate(1.0, np.exp(-1), np.exp(1))
 
 
-def test_weighted_mean_covers_the_truth_as_often_as_it_says():
+def test_weighted_fraction_covers_the_truth_as_often_as_it_says():
     rng, inside = np.random.default_rng(0), 0
-    for _ in range(200):
+    truth = 1 - NormalDist(0.5).cdf(1.5)
+    for _ in range(400):
         x = rng.standard_normal(400)
-        found = weighted_mean(x, 5 * np.exp(0.5 * x))  # makes of a normal distribution that of mean 0.5
-        inside += found.low <= 0.5 <= found.high
-    assert 0.9 <= inside / 200 <= 0.985
+        found = weighted_fraction(x > 1.5, 5 * np.exp(0.5 * x))  # makes of a normal distribution that of mean 0.5
+        inside += found.low <= truth <= found.high
+    assert 0.92 <= inside / 400 <= 0.985
 
 
 def test_equal_weights_change_nothing():
-    x = np.random.default_rng(0).standard_normal(50)
-    assert weighted_mean(x, np.full(50, 0.1)).value == pytest.approx(x.mean())
+    hits = np.arange(1000) < 30
+    found, plain = weighted_fraction(hits, np.full(1000, 0.1)), fraction(hits, None)
+    assert (found.value, found.low, found.high) == pytest.approx((plain.value, plain.low, plain.high), rel=1e-6)
+
+
+def test_a_weighted_fraction_stays_a_fraction():
+    w = np.full(1000, 1e-6)
+    w[0] = 1.0  # as good as a single frame
+    for hits in (np.arange(1000) == 0, np.arange(1000) > 0, np.zeros(1000, bool), np.ones(1000, bool)):
+        found = weighted_fraction(hits, w)
+        assert 0 <= found.low <= found.value <= found.high <= 1
+        assert found.high - found.low > 0.9
+    none = weighted_fraction(np.zeros(1000, bool), np.ones(1000))
+    assert none.low == 0 < none.high < 0.01
