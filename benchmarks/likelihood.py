@@ -10,9 +10,11 @@ reference.
 
 import argparse
 
+import numpy as np
 import torch
 from results_file import write_results
 
+from scoremd import bound_model
 from scoremd.analysis.basins import RAMACHANDRAN
 from scoremd.analysis.histograms import histogram
 from scoremd.analysis.intervals import fraction, weighted_fraction
@@ -21,6 +23,21 @@ from scoremd.analysis.observed import BINS, RANGE
 from scoremd.collective_variables import phi_psi
 from scoremd.force_field import ForceField, model_for
 from scoremd.systems import System, load_system
+from scoremd.weighted import WeightedSamples
+
+#: Samples whose likelihood is computed by a finer flow, and how much finer.
+FEW, FINER = 64, 4
+
+
+def error_of_likelihood(force_field: ForceField, system: System, weighted: WeightedSamples) -> dict[str, float]:
+    """How much ln p changes, less its median change, when the flow is computed in finer steps."""
+    intervals = bound_model.FLOW_INTERVALS
+    bound_model.FLOW_INTERVALS = FINER * intervals
+    finer = force_field.weigh(system, weighted.trajectory[:FEW]).log_likelihood
+    bound_model.FLOW_INTERVALS = intervals
+    change = finer - weighted.log_likelihood[:FEW]
+    size = np.abs(change - np.median(change))
+    return {"median": float(np.median(size)), "90 % below": float(np.quantile(size, 0.9)), "largest": float(size.max())}
 
 
 def measure(force_field: ForceField, system: System, n: int, seed: int) -> dict[str, object]:
@@ -37,6 +54,7 @@ def measure(force_field: ForceField, system: System, n: int, seed: int) -> dict[
         found[basin] = {name: vars(fraction(inside(points), groups.get(name))) for name, points in angles.items()} | {
             "weighted": vars(weighted_fraction(inside(angles["ODE"]), weighted.weights))
         }
+    found["error of ln p"] = error_of_likelihood(force_field, system, weighted)
     for a, b in (("SDE", "reference"), ("ODE", "reference"), ("SDE", "ODE")):
         found[f"{a} vs {b}"] = vars(compare_js(counted[a], counted[b], reference=counted["reference"]))
     return found
@@ -57,6 +75,7 @@ def main() -> None:
         force_field = ForceField.load(model_for(system))
         row = rows[system.name] = {"model": force_field.hash} | measure(force_field, system, a.n, a.seed)
         print(f"{system.name}, model {force_field.hash}: effective sample size {row['effective sample size / samples']:.2f} of {a.n}")
+        print("  error of ln p, nats:", *(f"{key} {value:.3f}" for key, value in row["error of ln p"].items()), sep="  ")
         for basin in RAMACHANDRAN:
             shown = (f"{kind} {q['value']:.4f} [{q['low']:.4f}, {q['high']:.4f}]" for kind, q in row[basin].items())
             print(f"  {basin}:", *shown, sep="  ")

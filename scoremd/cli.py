@@ -173,18 +173,19 @@ def refine(
     data: Annotated[Path, typer.Option("--data", help="Ensemble, or folder of ensembles, as for training.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the refined model, and of what it was refined by.")],
     validation: Annotated[Path | None, typer.Option("--validation", help="The same, of molecules to watch.")] = None,
-    frames: Annotated[int, typer.Option("--frames", help="Frames of each molecule's data whose likelihood is asked for.")] = 64,
-    samples: Annotated[int, typer.Option("--samples", help="Samples of each molecule; 0: leave networks that sample as they are.")] = 640,
+    samples: Annotated[int, typer.Option("--samples", min=2, help="Samples of each molecule.")] = 640,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Replicas of each molecule's simulation.")] = 32,
+    ps: Annotated[float, typer.Option("--ps", help="Length of each replica in ps.")] = 20.0,
     seed: Seed = 0,
     threads: Threads = 2,
 ) -> None:
-    """Refine a model by the likelihood that it gives to training data, and by its own samples."""
+    """Refine a model by its own samples and simulations of training molecules."""
     from scoremd.force_field import ForceField
     from scoremd.refinement import RefinementSettings
     from scoremd.refinement import refine as run
 
     _use(threads)
-    refined = run(ForceField.load(model), data, validation, output, RefinementSettings(frames, samples, seed=seed))
+    refined = run(ForceField.load(model), data, validation, output, RefinementSettings(samples, replicas, ps, seed=seed))
     print(f"model {refined.hash} written to {output}")
 
 

@@ -194,21 +194,6 @@ def read_trajectory(path: str | os.PathLike[str], topology: mdtraj.Topology) -> 
     return TrajectoryFile(trajectory, replica, lost)
 
 
-def read_column(path: Path, name: str) -> NDArray[np.float64]:
-    """The numbers (frame,) that `write_samples` put into a file below this name.
-
-    Raises
-    ------
-    ScoreMDError
-        If there are none, or not a finite one for each frame.
-    """
-    with h5py.File(path) as file:
-        values = np.asarray(file[name], np.float64) if name in file else None
-        if values is None or values.shape != (len(file["coordinates"]),) or not np.isfinite(values).all():
-            raise ScoreMDError(f"{path}: does not hold a finite {name} for each frame; remove it to have it made again")
-    return values
-
-
 def _read_hdf5(
     path: Path, topology: mdtraj.Topology
 ) -> tuple[mdtraj.Trajectory, list[tuple[str, str]], NDArray[np.int64] | None, int | None]:

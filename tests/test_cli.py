@@ -177,15 +177,14 @@ def test_reference_of_another_molecule(tmp_path, samples, data):
     assert not (tmp_path / "c").exists()
 
 
-def test_refine(tmp_path, model, data, monkeypatch):
-    monkeypatch.setattr(bound_model, "FLOW_INTERVALS", 2)
+def test_refine(tmp_path, model, data):
     ensemble, out = read_ensemble(data / "ALDP-small.h5"), tmp_path / "refined"
     write_ensemble(tmp_path / "few.h5", ensemble.select(np.arange(20)))
     refused(run("refine", "none-such", "--data", tmp_path / "few.h5", "-o", out), "no model 'none-such'")
     refused(run("refine", model, "--data", tmp_path / "no.h5", "-o", out), "no.h5: no such file")
-    refused(run("refine", model, "--data", tmp_path / "few.h5", "-o", out, "--frames", 1), "must be")
+    refused(run("refine", model, "--data", tmp_path / "few.h5", "-o", out, "--ps", 0), "must be")
     assert not out.exists()
-    result = run("refine", model, "--data", tmp_path / "few.h5", "-o", out, "--frames", 8, "--samples", 0)
+    result = run("refine", model, "--data", tmp_path / "few.h5", "-o", out, "--ps", 0.4, "--replicas", 2)
     assert result.exit_code == 0, result.output
     assert ForceField.load(out).hash in result.stdout
     refused(run("refine", model, "--data", tmp_path / "few.h5", "-o", model), "unknown origin")
