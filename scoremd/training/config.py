@@ -44,7 +44,8 @@ class TrainingConfig(_Section):
     data : ensemble in the format of `scoremd.data`, for a family a folder of them, one for each member that is to be learned, named by its
         sequence (KS.h5); relative to the configuration file
     output : folder of the trained model; relative to the configuration file
-    start : folder of a model whose weights training starts from; what it lacks begins untrained. Relative to the configuration file
+    start : folder of a model whose weights training starts from, each expert from that which is asked at the noisiest of its times; what it
+        lacks begins untrained. Relative to the configuration file
     length_scale : 1/nm, chosen so that scaled coordinates have a variance of order one
     use_forces : mix the force labels into the target
     time_ranges : times at which each expert is asked, the least noisy first; experts are trained one after the other, `steps` each

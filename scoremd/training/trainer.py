@@ -139,13 +139,13 @@ class Expert:
 
 
 def _start_from(network: MoleculeEnergy, number: int, folder: Path, description: ModelDescription) -> None:
-    """Give a network the weights and statistics of expert `number` of a model, or of its only one."""
+    """Give expert `number` the weights and statistics of that of a model which is asked at the noisiest of its own times."""
     other, experts = load_model(folder)
     if (other.slots, other.residue_names, other.torsions) != (description.slots, description.residue_names, description.torsions):
         raise ScoreMDError(f"{folder}: has other beads, residues or torsions than the model that is to start from it")
-    if len(experts) not in (1, len(description.time_ranges)):
-        raise ScoreMDError(f"{folder}: has {len(experts)} experts, where 1 or {len(description.time_ranges)} are needed")
-    tensors, own = experts[number % len(experts)].state_dict(), network.state_dict()
+    noisiest = description.time_ranges[number][1]
+    asked = next(k for k, (_, high) in enumerate(other.time_ranges) if noisiest <= high)
+    tensors, own = experts[asked].state_dict(), network.state_dict()
     wrong = [name for name, q in tensors.items() if name not in own or own[name].shape != q.shape]
     if wrong:
         raise ScoreMDError(f"{folder}: its network has other sizes ({wrong[0]})")

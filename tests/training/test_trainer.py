@@ -367,7 +367,6 @@ def test_a_run_may_start_from_a_model_and_add_to_it(data, tmp_path, monkeypatch)
     [
         ({"network": {**SMALL, "scalars": 3}, "time_ranges": ((0.0, 0.1), (0.1, 1.0))}, "network has other sizes"),
         ({"system": "dipeptides"}, "has other beads, residues or torsions"),
-        ({"time_ranges": ((0.0, 0.1), (0.1, 0.5), (0.5, 1.0))}, "has 2 experts, where 1 or 3 are needed"),
     ],
 )
 def test_a_model_that_training_cannot_start_from_is_refused(data, tmp_path, changes, message):
@@ -377,6 +376,24 @@ def test_a_model_that_training_cannot_start_from_is_refused(data, tmp_path, chan
     with pytest.raises(ScoreMDError, match=message):
         trainer.train(config(data, tmp_path / "second", start=tmp_path / "first", **({"fokker_planck": {}} | changes)))
     assert not (tmp_path / "second").exists() or not list((tmp_path / "second").glob("checkpoint*"))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "begun"),
+    [
+        (((0.0, 0.1), (0.1, 0.5), (0.5, 1.0)), (0, 1, 1)),
+        (((0.0, 0.05), (0.05, 0.1), (0.1, 1.0)), (0, 0, 1)),
+        (((0.0, 0.2), (0.2, 1.0)), (1, 1)),
+        (((0.0, 1.0),), (1,)),
+    ],
+)
+def test_experts_start_from_those_that_know_their_noise(data, tmp_path, ranges, begun):
+    once = {"steps": 1, "learning_rate": 1e-9, "fokker_planck": {}}
+    trainer.train(config(data, tmp_path / "first", time_ranges=((0.0, 0.1), (0.1, 1.0)), **once))
+    trainer.train(config(data, tmp_path / "second", start=tmp_path / "first", time_ranges=ranges, **once))
+    first, second = (ForceField.load(tmp_path / name).experts for name in ("first", "second"))
+    for expert, number in zip(second, begun, strict=True):
+        torch.testing.assert_close(expert.state_dict(), first[number].state_dict(), rtol=1e-5, atol=1e-6)
 
 
 def test_toys_are_not_trained_on_ensembles(data, tmp_path):
