@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 #: Packages that are distributed under another name.
 DISTRIBUTIONS = {"yaml": "pyyaml"}
-#: Imported only where it is installed.
-OPTIONAL = {"torch_cluster"}
+#: Imported only where they are installed.
+OPTIONAL = {"torch_cluster", "openmmml"}
 
 
 def imported_packages():
@@ -42,6 +42,8 @@ def test_wheel_in_an_empty_environment_samples(tmp_path):
     (metadata,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("METADATA"))
     required = set(re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", zipfile.ZipFile(wheel).read(metadata).decode(), re.MULTILINE))
     assert {DISTRIBUTIONS.get(name, name) for name in imported_packages()} <= required
+    (points,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("entry_points.txt"))
+    assert "[openmmml.potentials]\nscoremd = scoremd.openmm_ml:" in zipfile.ZipFile(wheel).read(points).decode()
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True, env=environment)
