@@ -76,8 +76,11 @@ def _load(system: str, model: str | None) -> tuple[Any, Any]:
     from scoremd.force_field import ForceField, model_for
     from scoremd.systems import load_system
 
-    found = load_system(system)
-    return ForceField.load(model or model_for(found)), found
+    if model is None:
+        found = load_system(system)
+        return ForceField.load(model_for(found)), found
+    force_field = ForceField.load(model)
+    return force_field, force_field.find(system)
 
 
 def _load_each(systems: list[str], model: str | None) -> list[tuple[Any, Any]]:
@@ -152,6 +155,44 @@ def _figures(folder: Path) -> tuple[str, str, str, str]:
     except ScoreMDError as error:
         return "", "", "", f"cannot be read: {error}"
     return f"{found.samples:+.4f}", f"{found.simulation:+.4f}", f"{found.between:+.4f}", found.measured
+
+
+@app.command()
+@_one_line_errors
+def init(
+    trajectories: Annotated[list[Path], typer.Argument(help="Trajectories of one molecule, in any format that mdtraj reads.")],
+    topology: Annotated[Path, typer.Option("--topology", help="File with the atoms: PDB, PRMTOP, GRO, ...")],
+    temperature: Annotated[float, typer.Option("--temperature", help="Of the simulation, K.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write, NAME.yaml.")],
+    select: Annotated[str, typer.Option("--select", help="Which atoms are beads, in mdtraj's language.")] = "name CA",
+    forces: Annotated[list[Path] | None, typer.Option("--forces", help="Forces, .npy or HDF5, one file for each trajectory.")] = None,
+    force_unit: Annotated[str, typer.Option("--force-unit", help="kJ/mol/nm or kcal/mol/angstrom.")] = "kJ/mol/nm",
+    stride: Annotated[int, typer.Option("--stride", min=1, help="Take every so many frames.")] = 1,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of each network.")] = 20000,
+) -> None:
+    """Write a commented configuration to train a model on trajectories of one's own."""
+    from pydantic import ValidationError
+
+    from scoremd.start import write_configuration
+    from scoremd.trajectory_source import TrajectorySource
+    from scoremd.yaml_files import first_fault
+
+    try:
+        source = TrajectorySource.model_validate(
+            {
+                "trajectories": trajectories,
+                "topology": topology,
+                "select": select,
+                "temperature": temperature,
+                "forces": {"files": forces, "unit": force_unit} if forces else None,
+                "stride": stride,
+            }
+        )
+    except ValidationError as error:
+        raise ScoreMDError(first_fault(error)) from None
+    system, ensemble = write_configuration(output, output.stem, source, steps)
+    print(f"{ensemble.n_frames} frames of {len(system.beads)} beads, {len(system.bonds)} bonds between them")
+    print(f"{output} written; next: scoremd train {output}")
 
 
 @app.command()
@@ -275,6 +316,7 @@ def compare(
     simulation: Annotated[Path | None, typer.Option(help="Trajectory file of a simulation.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Ensemble in our HDF5 format; by default the shipped one.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for comparison.json and report.html.")] = Path("comparison"),
+    model: Annotated[str | None, typer.Option("--model", help="Model trained on one's own trajectories, which brings the system.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Compare samples, simulation and reference, and write the report."""
@@ -282,10 +324,11 @@ def compare(
     from scoremd.data import read_ensemble
     from scoremd.emulation import compare_trajectories, provenance
     from scoremd.files import make_folder
+    from scoremd.force_field import ForceField
     from scoremd.systems import load_system
     from scoremd.trajectory_files import read_trajectory
 
-    found = load_system(system)
+    found = load_system(system) if model is None else ForceField.load(model).find(system)
     ensemble = found.reference_ensemble() if reference is None else found.beads_of(read_ensemble(reference))
     drawn, of_replicas, _ = (None, None, None) if samples is None else read_trajectory(samples, found.topology())
     if of_replicas is not None:

@@ -48,6 +48,8 @@ class ForceField:
     def __init__(self, description: ModelDescription, experts: Sequence[MoleculeEnergy]) -> None:
         self.description = description
         self.experts = [expert.requires_grad_(requires_grad=False).eval() for expert in experts]
+        #: Folder of the systems that it brings with it: none unless it was loaded, and trained on trajectories of one's own.
+        self.systems: tuple[Path, ...] = ()
         self._bound: dict[str, BoundModel] = {}
 
     @classmethod
@@ -59,7 +61,10 @@ class ForceField:
         ScoreMDError
             If there is none of that name, or the folder is not a model of ours or is damaged.
         """
-        return cls(*load_model(find_model(name, search)))
+        folder = find_model(name, search)
+        loaded = cls(*load_model(folder))
+        loaded.systems = own_systems(folder)
+        return loaded
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `model.safetensors` and `config.yaml` into a folder, made if need be."""
@@ -71,6 +76,10 @@ class ForceField:
         """Identifies weights and description: 16 hexadecimal digits."""
         return model_hash(self.description, self.experts)
 
+    def find(self, name: str) -> System:
+        """The molecule of this name: one that the model brings with it, or any that `load_system` finds."""
+        return load_system(name, self.systems)
+
     def bind(self, system: System | str) -> BoundModel:
         """The model bound to a system, given as such or by name.
 
@@ -79,7 +88,7 @@ class ForceField:
         ScoreMDError
             If there is no such system, or the model does not cover it.
         """
-        system = load_system(system) if isinstance(system, str) else system
+        system = self.find(system) if isinstance(system, str) else system
         bound = self._bound.get(system.name)
         if bound is None or bound.system != system:
             if not np.isclose(system.temperature, self.description.temperature):
@@ -274,6 +283,11 @@ def find_model(name: str | os.PathLike[str], search: Search = ()) -> Path:
     if os.sep in str(name):
         raise ScoreMDError(f"{name}: is not the folder of a ScoreMD model (it has no {CONFIG})")
     raise ScoreMDError(f"there is no model {str(name)!r}; known are {', '.join(sorted(known)) or 'none'}")
+
+
+def own_systems(folder: Path) -> tuple[Path, ...]:
+    """Folder of the systems that a model's folder brings with it, if it does."""
+    return (folder / "systems",) if (folder / "systems").is_dir() else ()
 
 
 def list_models(search: Search = ()) -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """Forces of atoms gathered onto beads with the least noise that a fixed linear map can reach."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,16 +44,77 @@ def aggregate_forces(forces: NDArray[np.floating], beads: Sequence[int]) -> NDAr
     forces = np.asarray(forces)
     if forces.ndim != 3 or forces.shape[2] != 3:
         raise ScoreMDError(f"forces have shape {forces.shape}; (frame, atom, 3) is needed")
-    kept = check_bead_indices(beads, forces.shape[1])
-    left_out = np.setdiff1d(np.arange(forces.shape[1]), kept)
-    # A row per frame and direction: x, y and z share their weights, or the map would not turn with the molecule.
-    rows = forces.transpose(0, 2, 1).reshape(-1, forces.shape[1]).astype(np.float64)
-    own, free = rows[:, kept], rows[:, left_out]
+    return force_map(forces.shape[1], beads, [forces])(forces)
+
+
+def force_map(
+    n_atoms: int, beads: Sequence[int], forces: Iterable[NDArray[np.floating]], rigid: Sequence[tuple[int, int]] = ()
+) -> Callable[[NDArray[np.floating]], NDArray[np.float32]]:
+    """The map of `aggregate_forces`, fitted to forces that come in parts.
+
+    Parameters
+    ----------
+    n_atoms
+        Of the molecule.
+    beads
+        The atom index of each bead, without repeats.
+    forces
+        Parts of the frames, each (frame, atom, 3), which are gone through once.
+    rigid
+        Pairs of atoms that a constraint joins: they get equal weights, in that of their forces the constraint's cancel. Two beads cannot be
+        joined.
+
+    Returns
+    -------
+    a function of (frame, atom, 3), kJ/mol/nm, that gives (frame, bead, 3)
+
+    Raises
+    ------
+    ScoreMDError
+        If an index is repeated or out of range, or a constraint joins two beads.
+    """
+    kept = check_bead_indices(beads, n_atoms)
+    group = _rigid_groups(n_atoms, rigid)
+    own_group, counts = np.unique(group[kept], return_counts=True)
+    if counts.max() > 1:
+        i, j = kept[group[kept] == own_group[counts.argmax()]][:2]
+        raise ScoreMDError(f"atoms {i} and {j} are beads that constraints join: their forces are not known; use_forces: false does without")
+    left_out = np.setdiff1d(np.unique(group), own_group)
+
+    def rows_of(part: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        # A row per frame and direction: x, y and z share their weights, or the map would not turn with the molecule.
+        rows: NDArray[np.float64] = np.asarray(part).transpose(0, 2, 1).reshape(-1, n_atoms).astype(np.float64)
+        if len(rigid):
+            joined = np.zeros_like(rows)
+            np.add.at(joined.T, group, rows.T)
+            rows = joined
+        return rows[:, group[kept]], rows[:, left_out]
+
+    weights = np.zeros((len(left_out), len(kept)))
     if len(left_out):
-        weights = np.linalg.lstsq(free.T @ free, -free.T @ own, rcond=_RANK_TOLERANCE)[0]
-        own = own + free @ weights
-    own -= own.mean(axis=1, keepdims=True)
-    return own.reshape(len(forces), 3, len(kept)).transpose(0, 2, 1).astype(np.float32)
+        square, product = np.zeros((len(left_out), len(left_out))), np.zeros((len(left_out), len(kept)))
+        for part in forces:
+            own, free = rows_of(part)
+            square += free.T @ free
+            product += free.T @ own
+        weights = np.linalg.lstsq(square, -product, rcond=_RANK_TOLERANCE)[0]
+
+    def gathered(part: NDArray[np.floating]) -> NDArray[np.float32]:
+        own, free = rows_of(part)
+        whole = own + free @ weights
+        whole -= whole.mean(axis=1, keepdims=True)
+        return whole.reshape(len(part), 3, len(kept)).transpose(0, 2, 1).astype(np.float32)
+
+    return gathered
+
+
+def _rigid_groups(n_atoms: int, rigid: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """The lowest atom of the group of each atom, groups being what constraints join."""
+    group = np.arange(n_atoms)
+    for a, b in rigid:
+        low, high = sorted((group[a], group[b]))
+        group[group == high] = low
+    return group
 
 
 def check_bead_indices(beads: Sequence[int], n_atoms: int) -> NDArray[np.int64]:

@@ -199,7 +199,7 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
         output cannot be written or holds a refinement with other settings, or too few frames of a simulation are left.
     """
     description = force_field.description
-    system = find_system(description.systems[0])
+    system = find_system(description.systems[0], force_field.systems)
     if isinstance(system, ToySystem) or not description.torsions:
         raise ScoreMDError(f"model {description.name} has no local term of torsions that could be refined")
     _simulation(settings, 0).check()

@@ -7,7 +7,7 @@ from typing import Literal
 
 from scoremd.errors import ScoreMDError
 
-#: An environment variable of folders, separated as in PATH; each may hold `systems` and `force_fields`.
+#: An environment variable of folders, separated as in PATH; each may hold `systems` and `force_fields`, and those systems of their own.
 PATH_VARIABLE = "SCOREMD_PATH"
 
 Kind = Literal["systems", "force_fields"]
@@ -28,7 +28,8 @@ def folders(kind: Kind, search: Search = ()) -> list[Path]:
 
     Returns
     -------
-    Existing folders: those of `search`, those of SCOREMD_PATH (`<folder>/<kind>`), the packaged one.
+    Existing folders: those of `search`, those of SCOREMD_PATH (`<folder>/<kind>`; for systems then `<folder>/force_fields/*/systems`, those
+    of models trained on one's own trajectories), the packaged one.
 
     Raises
     ------
@@ -42,7 +43,10 @@ def folders(kind: Kind, search: Search = ()) -> list[Path]:
             raise ScoreMDError(f"{folder}: no such folder")
         found += [folder, folder / kind]
     # As in PATH, entries that do not exist are passed over.
-    found += [Path(entry) / kind for entry in os.environ.get(PATH_VARIABLE, "").split(os.pathsep) if entry]
+    for entry in filter(None, os.environ.get(PATH_VARIABLE, "").split(os.pathsep)):
+        found.append(Path(entry) / kind)
+        if kind == "systems":
+            found += sorted(Path(entry).glob("force_fields/*/systems"))
     found.append(packaged(kind))
     return [folder for folder in found if folder.is_dir()]
 

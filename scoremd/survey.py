@@ -42,7 +42,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], float | int | str]] = {
 def covered_systems(force_field: ForceField) -> list[System]:
     """All molecules that a model covers, members of families one by one."""
     found: list[System] = []
-    for system in map(find_system, force_field.description.systems):
+    for system in (find_system(name, force_field.systems) for name in force_field.description.systems):
         if isinstance(system, Family):
             found += system.members()
         elif isinstance(system, System):

@@ -2,12 +2,22 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import mdtraj
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from scoremd.data import Bead, Ensemble, read_ensemble, topology_of
 from scoremd.errors import ScoreMDError
@@ -15,7 +25,7 @@ from scoremd.errors import ScoreMDError
 Pair = tuple[NonNegativeInt, NonNegativeInt]
 Quadruple = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
 
-#: Standard atomic weights of the elements that beads are made of, Da.
+#: Standard atomic weights, Da, of the elements that shipped models are made of; mdtraj, which has the others, gives further digits.
 _MASSES = {"C": 12.011, "N": 14.007, "O": 15.999, "S": 32.06}
 #: What force fields call residues whose hydrogens they want to tell apart; heavy atoms are the same.
 _SAME_RESIDUE = {"HID": "HIS", "HIE": "HIS", "HSD": "HIS", "HSE": "HIS", "CYX": "CYS"}
@@ -24,6 +34,19 @@ _SAME_RESIDUE = {"HID": "HIS", "HIE": "HIS", "HSD": "HIS", "HSE": "HIS", "CYX": 
 def standard_residue(name: str) -> str:
     """The Protein Data Bank's name of a residue that a force field may call otherwise (HIE is HIS)."""
     return _SAME_RESIDUE.get(name, name)
+
+
+def mass_of(element: str) -> float:
+    """Mass of an atom in Da; a ValueError if there is no such element."""
+    if element in _MASSES:
+        return _MASSES[element]
+    try:
+        mass = float(mdtraj.element.get_by_symbol(element).mass)
+    except KeyError:
+        mass = 0.0
+    if not mass > 0:
+        raise ValueError(f"{element!r} is not the symbol of an element, such as C")
+    return mass
 
 
 def check_indices(groups: Iterable[tuple[int, ...]], n_beads: int) -> None:
@@ -70,10 +93,26 @@ class Agreement(_Model):
 
 
 class BeadSite(_Model):
-    """Where a bead sits: the name of an atom and its residue's index from 0."""
+    """Where a bead sits: the name of an atom and its residue's index from 0; the element where it is not the first letter of the name."""
 
-    name: str = Field(pattern=r"^[CNOS][A-Z0-9]*$")
+    name: str = Field(pattern=r"^[A-Z0-9*'+-]{1,8}$")
     residue: NonNegativeInt
+    element: str | None = None
+
+    @model_validator(mode="after")
+    def _check_element(self) -> Self:
+        mass_of(self.symbol)
+        return self
+
+    @property
+    def symbol(self) -> str:
+        """The element's symbol."""
+        return self.element or self.name[0]
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The element is left out where the name says it: descriptions, and hashes of models, stay what they were."""
+        return {key: value for key, value in handler(self).items() if key != "element" or value not in (None, self.name[0])}
 
 
 class System(Named):
@@ -87,6 +126,8 @@ class System(Named):
         Their names in order, caps included.
     beads
         The atoms that are kept, in the order of every array of the model.
+    bead_masses
+        Da, of each bead; if there are none, those of its atoms.
     bonds, torsions
         Pairs and quadruples of bead indices.
     collective_variables
@@ -107,6 +148,7 @@ class System(Named):
     temperature: PositiveFloat
     residues: tuple[str, ...] = Field(min_length=1)
     beads: tuple[BeadSite, ...] = Field(min_length=2)
+    bead_masses: tuple[PositiveFloat, ...] = ()
     bonds: tuple[Pair, ...]
     torsions: tuple[Quadruple, ...] = ()
     collective_variables: dict[str, Quadruple] = {}
@@ -124,18 +166,20 @@ class System(Named):
             if bead.residue >= len(self.residues):
                 raise ValueError(f"bead {bead.name} is in residue {bead.residue}, but there are {len(self.residues)}")
         check_indices([*self.bonds, *self.torsions, *self.collective_variables.values()], len(self.beads))
+        if self.bead_masses and len(self.bead_masses) != len(self.beads):
+            raise ValueError(f"bead_masses must be one for each of {len(self.beads)} beads, not {len(self.bead_masses)}")
         self.topology()  # raises if a bead comes twice or residues are out of order
         return self
 
     @property
     def atoms(self) -> tuple[Bead, ...]:
         """The beads as atoms."""
-        return tuple(Bead(b.name, b.name[0], self.residues[b.residue], b.residue) for b in self.beads)
+        return tuple(Bead(b.name, b.symbol, self.residues[b.residue], b.residue) for b in self.beads)
 
     @property
     def masses(self) -> NDArray[np.float64]:
-        """(bead,), Da: a bead has the mass of its atom."""
-        return np.array([_MASSES[atom.element] for atom in self.atoms])
+        """(bead,), Da: a bead has the mass of its atom unless the system gives another."""
+        return np.array(self.bead_masses or [mass_of(bead.symbol) for bead in self.beads])
 
     def topology(self) -> mdtraj.Topology:
         """The beads and their bonds."""

@@ -15,7 +15,8 @@ from scoremd import bound_model
 from scoremd.cli import app, main
 from scoremd.data import read_ensemble, write_ensemble
 from scoremd.force_field import ForceField
-from tests.models import alanine_dipeptide
+from scoremd.trajectory_source import read_source
+from tests.models import alanine_dipeptide, small_ensemble
 
 
 @pytest.fixture(autouse=True)
@@ -289,3 +290,36 @@ def test_reweight_refuses_what_it_cannot_write_before_it_works(tmp_path, model):
     refused(run("reweight", "ALDP", "-n", 10**9, "-o", tmp_path / "w.xtc", "--model", model), "w.xtc", "ends in .h5")
     refused(run("reweight", "ALDP", "-n", 0, "-o", tmp_path / "w.h5", "--model", model), "at least 1, not 0")
     assert not list(tmp_path.glob("w.*"))
+
+
+@pytest.fixture
+def own(tmp_path, data):
+    """Files of a trajectory of one's own."""
+    read_source.cache_clear()
+    trajectory = small_ensemble(data).to_mdtraj()
+    trajectory[0].save_pdb(str(tmp_path / "top.pdb"))
+    trajectory.save_dcd(str(tmp_path / "run.dcd"))
+    return tmp_path / "run.dcd", "--topology", tmp_path / "top.pdb", "--temperature", 300
+
+
+def test_from_a_trajectory_to_a_model_and_its_report(tmp_path, own):
+    written = run("init", *own, "--select", "not element O", "-o", tmp_path / "mine.yaml", "--steps", 1)
+    assert written.exit_code == 0, written.output
+    assert "8 beads, 7 bonds between them" in written.output
+    assert run("train", tmp_path / "mine.yaml").exit_code == 0
+    model = tmp_path / "mine-model"
+    drawn = run("sample", "mine", "--model", model, "-n", 30, "-o", tmp_path / "s.h5")
+    assert drawn.exit_code == 0, drawn.output
+    compared = run("compare", "mine", "--model", model, "--samples", tmp_path / "s.h5", "-o", tmp_path / "report")
+    assert compared.exit_code == 0, compared.output
+    comparison = json.loads((tmp_path / "report" / "comparison.json").read_text())
+    assert "samples vs reference" in comparison["comparisons"]
+
+
+def test_init_refuses_what_cannot_be_trained_on(tmp_path, own):
+    out = tmp_path / "mine.yaml"
+    refused(run("init", *own, "--select", "name ZZ", "-o", out), "chooses 0 of")
+    refused(run("init", *own, "--forces", tmp_path / "f.npy", "--force-unit", "eV", "-o", out), "forces.unit", "kcal/mol/angstrom")
+    refused(run("init", *own[:-1], -300, "-o", out), "temperature", "greater than 0")
+    refused(run("init", *own, "--select", "name C CA N", "--forces", tmp_path / "f.npy", "-o", out), "f.npy: there is no such file")
+    assert not out.exists()

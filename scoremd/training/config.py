@@ -12,6 +12,7 @@ from scoremd.description import check_time_ranges
 from scoremd.diffusion.schedule import SCHEDULES, SMALLEST_TIME
 from scoremd.errors import ScoreMDError
 from scoremd.nn.energy import NetworkConfig
+from scoremd.trajectory_source import TrajectorySource
 from scoremd.yaml_files import first_fault, read_yaml
 
 
@@ -40,9 +41,11 @@ class TrainingConfig(_Section):
     Attributes
     ----------
     name, title : of the model
-    system : name of the system, or of a family of systems, of which one model then learns all members
+    system : name of the system, or of a family of systems, of which one model then learns all members; with trajectories as data the name
+        that the molecule gets
     data : ensemble in the format of `scoremd.data`, for a family a folder of them, one for each member that is to be learned, named by its
-        sequence (KS.h5); relative to the configuration file
+        sequence (KS.h5); or trajectories of any molecule, see `scoremd.trajectory_source.TrajectorySource`. Relative to the configuration
+        file
     output : folder of the trained model; relative to the configuration file
     start : folder of a model whose weights training starts from, each expert from that which is asked at the noisiest of its times; what it
         lacks begins untrained. Relative to the configuration file
@@ -70,7 +73,7 @@ class TrainingConfig(_Section):
     name: str
     title: str
     system: str
-    data: Path
+    data: Path | TrajectorySource
     output: Path
     start: Path | None = None
     length_scale: float = Field(6.0, gt=0)
@@ -142,5 +145,6 @@ def read_config(path: str | os.PathLike[str]) -> TrainingConfig:
     except ValidationError as error:
         raise ScoreMDError(f"{path}: {first_fault(error)}") from None
     folder = path.resolve().parent
-    paths = {name: folder / path for name in ("data", "output", "start") if (path := getattr(config, name)) is not None}
-    return config.model_copy(update=paths)
+    paths = {name: folder / path for name in ("output", "start") if (path := getattr(config, name)) is not None}
+    data = config.data.below(folder) if isinstance(config.data, TrajectorySource) else folder / config.data
+    return config.model_copy(update=paths | {"data": data})

@@ -21,14 +21,18 @@ from scoremd.model_files import CONFIG, WEIGHTS, load_model, model_hash, save_mo
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.parts import single_threaded
 from scoremd.progress import progress
+from scoremd.system import Quadruple
 from scoremd.systems import Family, System, ToySystem, find_system
 from scoremd.training.checkpoint import RunState
 from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import TrainingSet, ensemble_files, read_ensembles, training_set
 from scoremd.training.evaluation import AsWritten, CannotCompileError, Evaluation, InLanes, Weights
 from scoremd.training.step import Batch, BatchSource, StepResult, in_halves, make_step
+from scoremd.trajectory_source import TrajectorySource, read_source, write_own_system
 
 LOG = "metrics.csv"
+#: So many torsions at most are one group of the local term; of more, so many in a row are.
+_TOGETHER, _RUN = 8, 3
 _WARM_UP, _FINAL_RATE, _GRADIENT_NORM = 0.02, 0.01, 5.0
 #: Left out of the settings where they are not used: those of runs from before there was one are what they were.
 _LATER_OPTIONS = ("focus", "dual_weight", "posterior_weight", "networks", "optimizer")
@@ -55,10 +59,17 @@ def describe(config: TrainingConfig, system: System | Family) -> ModelDescriptio
         schedule=config.schedule,
         slots=system.beads,
         residue_names=tuple(dict.fromkeys(residues)),
-        torsions=(system.torsions,) if system.torsions else (),
+        torsions=_torsion_groups(system.torsions),
         network=network,
         time_ranges=config.time_ranges,
     )
+
+
+def _torsion_groups(torsions: tuple[Quadruple, ...]) -> tuple[tuple[Quadruple, ...], ...]:
+    """All torsions in reach of each other: those of a small molecule together, those of a chain in runs that overlap."""
+    if len(torsions) <= _TOGETHER:
+        return (torsions,) if torsions else ()
+    return tuple(torsions[k : k + _RUN] for k in range(len(torsions) - _RUN + 1))
 
 
 class Expert:
@@ -163,17 +174,27 @@ def train(config: TrainingConfig) -> None:
     ScoreMDError
         If the data do not fit the system, the output cannot be written or holds a run with other settings.
     """
-    system = find_system(config.system)
-    if isinstance(system, ToySystem):
-        raise ScoreMDError(f"{system.name} is a toy potential, where a molecule or a family of molecules is needed")
-    description = describe(config, system)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ScoreMDError("device: cuda is asked for, but torch finds no CUDA device")
-    data = training_set(read_ensembles(system, config.data), description, use_forces=config.use_forces).to(torch.device(config.device))
+    description, data = _material(config)
+    data = data.to(torch.device(config.device))
     make_folder(config.output)
     torch.set_num_threads(config.threads)
     with exclusive(config.output):
         _train(config, description, data)
+
+
+def _material(config: TrainingConfig) -> tuple[ModelDescription, TrainingSet]:
+    """What is to be trained, and on what."""
+    if isinstance(config.data, TrajectorySource):
+        system, ensemble = read_source(config.system, config.data)
+        description = describe(config, system)
+        return description, training_set([(system, ensemble)], description, use_forces=config.use_forces)
+    found = find_system(config.system)
+    if isinstance(found, ToySystem):
+        raise ScoreMDError(f"{found.name} is a toy potential, where a molecule or a family of molecules is needed")
+    description = describe(config, found)
+    return description, training_set(read_ensembles(found, config.data), description, use_forces=config.use_forces)
 
 
 def _train(config: TrainingConfig, description: ModelDescription, data: TrainingSet) -> None:
@@ -195,6 +216,8 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
             _run(expert, config)
     trained = {"configuration": settings, "frames": len(data.positions), "torch": torch.__version__}
     trained_description = description.model_copy(update={"trained": trained})
+    if isinstance(config.data, TrajectorySource):
+        write_own_system(config.output / "systems", *read_source(config.system, config.data))
     save_model(config.output, trained_description, [expert.averaged_network() for expert in experts])
     _remove_checkpoints(config)
 
@@ -209,11 +232,7 @@ def averaged_so_far(config: TrainingConfig) -> tuple[ModelDescription, list[Mole
     """
     if (config.output / CONFIG).exists():
         return *load_model(config.output), config.steps * len(config.networks or config.time_ranges)
-    system = find_system(config.system)
-    if isinstance(system, ToySystem):
-        raise ScoreMDError(f"{system.name} is a toy potential, where a molecule or a family of molecules is needed")
-    description = describe(config, system)
-    data = training_set(read_ensembles(system, config.data), description, use_forces=config.use_forces)
+    description, data = _material(config)
     settings, networks, steps = json.dumps(_settings(config)), [], 0
     for k in range(len(config.time_ranges)):
         expert = Expert(config, description, data, k)
@@ -236,11 +255,16 @@ def _settings(config: TrainingConfig) -> dict[str, Any]:
         if fixed[key] == TrainingConfig.model_fields[key].default:
             del fixed[key]
     start = {} if config.start is None else {"start": model_hash(*load_model(config.start))}
-    return fixed | start | {"data_sha256": _digest(config.data), "torch": torch.__version__}
+    return fixed | start | {"data_sha256": _digest(config.data, config.system), "torch": torch.__version__}
 
 
-def _digest(data: Path) -> str:
-    """SHA-256 of a file, or of those of a folder's files."""
+def _digest(data: Path | TrajectorySource, name: str = "") -> str:
+    """SHA-256 of a file, of those of a folder's files, or of what trajectories of a molecule of that name come down to."""
+    if isinstance(data, TrajectorySource):
+        system, ensemble = read_source(name, data)
+        digest = hashlib.sha256(system.model_dump_json().encode() + ensemble.positions.tobytes())
+        digest.update(b"" if ensemble.forces is None else ensemble.forces.tobytes())
+        return digest.hexdigest()
     if data.is_dir():
         return hashlib.sha256("".join(map(_digest, ensemble_files(data))).encode()).hexdigest()
     with data.open("rb") as file:

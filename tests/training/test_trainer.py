@@ -17,7 +17,8 @@ from scoremd.systems import find_system, load_system
 from scoremd.training import trainer
 from scoremd.training.config import FokkerPlanckConfig, TrainingConfig, read_config
 from scoremd.training.dataset import training_set
-from tests.models import SMALL, dipeptide_folder
+from scoremd.trajectory_source import read_source
+from tests.models import SMALL, dipeptide_folder, small_ensemble
 
 
 def config(folder_of_data, folder, **changes):
@@ -488,3 +489,60 @@ def test_a_run_has_the_settings_that_it_had_before_there_were_options_that_it_do
     used = {"focus": [2.0, 0.1], "dual_weight": 1.0, "posterior_weight": 5.0, "optimizer": "soap"}
     assert not set(trainer._settings(config(data, tmp_path))) & {*used, "networks"}
     assert trainer._settings(config(data, tmp_path, **used)).items() >= used.items()
+
+
+@pytest.fixture
+def own(tmp_path, data):
+    """Settings of a run on a trajectory of one's own: frames of alanine dipeptide, of which the first torsion's beads are taken."""
+    read_source.cache_clear()
+    ensemble = small_ensemble(data)
+    (tmp_path / "own").mkdir()
+    trajectory = ensemble.to_mdtraj()
+    trajectory[0].save_pdb(str(tmp_path / "own" / "top.pdb"))
+    trajectory.save_dcd(str(tmp_path / "own" / "run.dcd"))
+    np.save(tmp_path / "own" / "forces.npy", ensemble.forces)
+    return {
+        "system": "mine",
+        "data": {
+            "trajectories": [tmp_path / "own" / "run.dcd"],
+            "topology": tmp_path / "own" / "top.pdb",
+            "select": "not element O",
+            "temperature": 300.0,
+            "forces": {"files": [tmp_path / "own" / "forces.npy"], "unit": "kJ/mol/nm"},
+        },
+    }
+
+
+def test_models_of_ones_own_molecule_move_without_the_data(tmp_path, data, own):
+    trainer.train(config(data, tmp_path / "model", **own))
+    shutil.rmtree(tmp_path / "own")
+    moved = shutil.move(tmp_path / "model", tmp_path / "moved")
+    model = ForceField.load(moved)
+    assert model.sample("mine", 3).n_frames == 3
+    system = model.find("mine")
+    assert system.reference_ensemble().n_frames == small_ensemble(data).n_frames
+    assert {"phi", "psi"} == set(system.collective_variables)
+    with pytest.raises(ScoreMDError, match="'mine'"):
+        load_system("mine")
+
+
+def test_runs_on_trajectories_resume_and_refuse_others(tmp_path, data, own, monkeypatch):
+    whole = config(data, tmp_path / "whole", **own)
+    trainer.train(whole)
+    parts = config(data, tmp_path / "parts", **own)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 6)
+        with pytest.raises(KilledError):
+            trainer.train(parts)
+    trainer.train(parts)
+    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (tmp_path / "parts" / "model.safetensors").read_bytes()
+    own["data"]["stride"] = 2
+    with pytest.raises(ScoreMDError, match="holds a model trained with other settings or data"):
+        trainer.train(config(data, tmp_path / "whole", **own))
+
+
+def test_torsions_of_a_chain_come_in_runs_that_overlap():
+    torsions = tuple((k, k + 1, k + 2, k + 3) for k in range(10))
+    assert trainer._torsion_groups(torsions[:8]) == (torsions[:8],)
+    assert trainer._torsion_groups(()) == ()
+    assert trainer._torsion_groups(torsions) == tuple(torsions[k : k + 3] for k in range(8))

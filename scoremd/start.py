@@ -1,0 +1,124 @@
+"""A commented training configuration for trajectories of one's own: what `scoremd init` writes."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from scoremd.data import Ensemble
+from scoremd.errors import ScoreMDError
+from scoremd.files import write_text
+from scoremd.system import System
+from scoremd.trajectory_source import TrajectorySource, read_source
+
+_TEMPLATE = """\
+# scoremd train {file}
+# {frames} frames of {beads} beads in {residues} residues{with_forces}; all keys: scoremd/training/config.py
+name: {name}
+title: {title}
+# the molecule's name in other commands: scoremd emulate {name} --model {output} -o {name}
+system: {name}
+data:
+  # any formats that mdtraj reads; each file counts as an independent trajectory
+  trajectories: {trajectories}
+  topology: {topology}
+  # which atoms are beads, in mdtraj's language: name CA; not element H; backbone
+  select: {select}
+  # K
+  temperature: {temperature}
+  # every so many frames are taken
+  stride: {stride}
+{forces}  # masses of the beads in Da, if they are not to be those of the atoms
+  # masses: [12.0, ...]
+# folder of the trained model; it needs none of these files any more
+output: {output}
+# 1/nm: what positions are multiplied by, for a variance of about one
+length_scale: {length_scale}
+network: {{scalars: 16, vectors: 8, layers: 2, radial_basis: 12, radial_width: 32, torsion_width: 128}}
+# the first network gives the forces, and samples below t = 0.006; the second samples above
+time_ranges: [[0.0, 0.006], [0.006, 1.0]]
+training_ranges: [[0.0, 0.3], [0.006, 1.0]]
+# carries the weights of basins from large noise, where they are known, to small noise; 0 turns it off
+dual_weight: 1.0
+# of each network
+steps: {steps}
+batch: 256
+learning_rate: 0.003
+seed: 0
+threads: 2
+"""
+_LARGEST_SCALE = 6.0
+_FORCES = """\
+  # of a simulation at the same temperature: (frame, atom, 3), .npy or HDF5 with a dataset forces, one file for each trajectory
+  forces:
+    files: {files}
+    unit: {unit}
+"""
+_NO_FORCES = """\
+  # forces: {files: [forces.npy], unit: kJ/mol/nm}  # or kcal/mol/angstrom
+"""
+
+
+def write_configuration(path: Path, name: str, source: TrajectorySource, steps: int) -> tuple[System, Ensemble]:
+    """Read trajectories to see that they can be trained on, and write a configuration that does so.
+
+    Parameters
+    ----------
+    path : of the YAML file, which must not exist
+    name : of molecule and model
+    source : with paths as the user gives them
+    steps : of each network
+
+    Returns
+    -------
+    the molecule and its ensemble
+
+    Raises
+    ------
+    ScoreMDError
+        If the file exists, cannot be written, or as `read_source`.
+    """
+    if path.exists():
+        raise ScoreMDError(f"{path}: exists already; choose another name or remove it")
+    system, ensemble = read_source(name, source)
+    folder = path.resolve().parent
+
+    def shown(paths: Sequence[Path]) -> str:
+        return _inline([os.path.relpath(p, folder) for p in paths])
+
+    forces = _NO_FORCES
+    if source.forces is not None:
+        forces = _FORCES.format(files=shown(source.forces.files), unit=source.forces.unit)
+    text = _TEMPLATE.format(
+        file=path.name,
+        frames=ensemble.n_frames,
+        beads=len(system.beads),
+        residues=len(system.residues),
+        with_forces=" with forces" if source.forces is not None else "",
+        name=name,
+        title=_inline(system.title),
+        output=f"{name}-model",
+        trajectories=shown(source.trajectories),
+        topology=shown([source.topology])[1:-1],
+        select=_inline(source.select),
+        temperature=source.temperature,
+        stride=source.stride,
+        forces=forces,
+        length_scale=_length_scale(ensemble),
+        steps=steps,
+    )
+    if source.forces is None:
+        text = text.replace("length_scale:", "use_forces: false\nlength_scale:", 1)
+    write_text(path, text)
+    return system, ensemble
+
+
+def _length_scale(ensemble: Ensemble) -> float:
+    """1/nm: positions of variance one, but of small molecules no larger than where all that is told from noise was tried."""
+    return min(_LARGEST_SCALE, round(1 / float(np.sqrt(ensemble.positions.var(axis=(0, 1)).mean())), 2))
+
+
+def _inline(value: str | list[str]) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,311 @@
+"""Ensembles from trajectories of one's own: any files that mdtraj reads, the beads by a selection, forces beside them.
+
+Frames are read in parts, and of each only the beads are kept, so that the trajectories may be larger than the memory.
+"""
+
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import mdtraj
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+
+from scoremd.coarse_graining import molecule_of, select_beads
+from scoremd.data import Ensemble, write_ensemble
+from scoremd.errors import ScoreMDError
+from scoremd.files import make_folder, write_text
+from scoremd.forces import force_map
+from scoremd.progress import progress
+from scoremd.system import System
+
+#: What a force in each unit is multiplied by to be in kJ/mol/nm.
+FORCE_UNITS = {"kJ/mol/nm": 1.0, "kcal/mol/angstrom": 41.84}
+_PART = 1000
+#: Frames of the reference that a trained model carries with it, at most.
+_REFERENCE = 50000
+#: nm. No bond between atoms is longer, nor is the distance of two beads that three bonds join.
+_LONGEST_BOND = 0.7
+#: nm. The length of a bond that no constraint holds has a larger standard deviation; XTC files round away a third of this.
+_RIGID = 1e-3
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ForceSource(_Section):
+    """Forces on atoms.
+
+    Attributes
+    ----------
+    files : .npy, or HDF5 with a dataset `forces`, of shape (frame, atom, 3): one for each trajectory; of all atoms, or of the beads alone
+    unit : of the forces
+    """
+
+    files: tuple[Path, ...] = Field(min_length=1)
+    unit: Literal["kJ/mol/nm", "kcal/mol/angstrom"]
+
+
+class TrajectorySource(_Section):
+    """Trajectories of one molecule in equilibrium.
+
+    Attributes
+    ----------
+    trajectories : files in any format of mdtraj; each counts as an independent trajectory
+    topology : file with the atoms and, for a selection that leaves some out, their residues: PDB, PRMTOP, GRO, HDF5, ...
+    select : which atoms are beads, in mdtraj's language: `name CA`, `not element H`
+    temperature : of the simulation, K
+    masses : of each bead, Da; by default those of the atoms
+    forces : on the atoms, or None
+    stride : every so many frames are taken
+    """
+
+    trajectories: tuple[Path, ...] = Field(min_length=1)
+    topology: Path
+    select: str = "name CA"
+    temperature: PositiveFloat
+    masses: tuple[PositiveFloat, ...] = ()
+    forces: ForceSource | None = None
+    stride: int = Field(1, ge=1)
+
+    def below(self, folder: Path) -> "TrajectorySource":
+        """With relative paths taken from a folder."""
+        forces = self.forces and self.forces.model_copy(update={"files": tuple(folder / path for path in self.forces.files)})
+        paths = {"trajectories": tuple(folder / path for path in self.trajectories), "topology": folder / self.topology}
+        return self.model_copy(update=paths | {"forces": forces})
+
+
+@functools.lru_cache(maxsize=1)
+def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
+    """The molecule of trajectories, and their frames reduced to its beads.
+
+    Parameters
+    ----------
+    name : of the molecule
+    source : with paths that can be read
+
+    Raises
+    ------
+    ScoreMDError
+        If a file is missing or damaged, is of other atoms, has no frames, values that are not finite, coordinates in ångström or bonds that
+        cross a periodic box, the selection makes no molecule, or forces have another shape than the trajectory.
+    """
+    topology = read_topology(source.topology)
+    beads = select_beads(topology, source.select)
+    if source.masses and len(source.masses) != len(beads):
+        raise ScoreMDError(f"masses must be one for each of {len(beads)} beads, not {len(source.masses)}")
+    system = molecule_of(name, topology, beads.tolist(), source.temperature, source.masses)
+    forces = None if source.forces is None else _Forces(source, topology, beads)
+    positions, gathered, walkers = [], [], []
+    with progress(f"read {name}", len(source.trajectories), "trajectories") as bar:
+        for k, path in enumerate(source.trajectories):
+            parts = [_whole(part, system, path) for part in _frames(path, topology, source.stride, beads)]
+            n = sum(map(len, parts))
+            if n == 0:
+                raise ScoreMDError(f"{path}: holds no frames")
+            positions += parts
+            walkers.append(np.full(n, k))
+            if forces is not None:
+                gathered += forces.of(k, n)
+            bar.advance(1)
+    ensemble = Ensemble(
+        name,
+        source.temperature,
+        system.atoms,
+        np.concatenate(positions),
+        np.concatenate(gathered) if forces is not None else None,
+        np.concatenate(walkers),
+    )
+    _check_lengths(ensemble, system)
+    return system, ensemble
+
+
+def write_own_system(folder: Path, system: System, ensemble: Ensemble) -> None:
+    """Write a molecule as a system's file, and its frames, few enough to be carried about, as the reference beside it.
+
+    Parameters
+    ----------
+    folder : made if need be
+    system, ensemble : as `read_source` gives them
+    """
+    every = -(-ensemble.n_frames // _REFERENCE)
+    frames = replace(ensemble.select(slice(None, None, every)), forces=None)
+    write_ensemble(make_folder(folder) / f"{system.name}.h5", frames)
+    described = system.model_copy(update={"reference": f"{system.name}.h5"}).model_dump(mode="json", exclude_defaults=True)
+    write_text(folder / f"{system.name}.yaml", yaml.safe_dump(described, sort_keys=False, allow_unicode=True))
+
+
+def read_topology(path: Path) -> mdtraj.Topology:
+    """The topology in a file.
+
+    Raises
+    ------
+    ScoreMDError
+        If the file is missing or holds none.
+    """
+    if not path.is_file():
+        raise ScoreMDError(f"{path}: there is no such file")
+    try:
+        return _hdf5_topology(path) if path.suffix.lower() == ".h5" else mdtraj.load_topology(str(path))
+    except Exception as error:  # noqa: BLE001  mdtraj's readers raise whatever their formats do
+        raise ScoreMDError(f"{path}: cannot be read as a topology ({' '.join(str(error).split())[:120]})") from None
+
+
+def _hdf5_topology(path: Path) -> mdtraj.Topology:
+    """From mdtraj's HDF5, with h5py alone: mdtraj reads through PyTables, which unpickles attributes, and files come from strangers."""
+    with h5py.File(path) as file:
+        found = json.loads(np.asarray(file["topology"]).item())
+    topology, atoms = mdtraj.Topology(), {}
+    for one in found["chains"]:
+        chain = topology.add_chain()
+        for r in one["residues"]:
+            residue = topology.add_residue(r["name"], chain, resSeq=r.get("resSeq"), segment_id=r.get("segmentID", ""))
+            for a in r["atoms"]:
+                element = mdtraj.element.get_by_symbol(a["element"]) if a["element"] else mdtraj.element.virtual
+                atoms[a["index"]] = topology.add_atom(a["name"], element, residue)
+    for a, b in found["bonds"]:
+        topology.add_bond(atoms[a], atoms[b])
+    return topology
+
+
+def _frames(path: Path, topology: mdtraj.Topology, stride: int, atoms: NDArray[np.int64]) -> Iterator[mdtraj.Trajectory]:
+    """Parts of a trajectory, of these atoms alone."""
+    if not path.is_file():
+        raise ScoreMDError(f"{path}: there is no such file")
+    chosen = topology.subset(atoms)
+    try:
+        if path.suffix.lower() == ".h5":
+            yield from _hdf5_frames(path, topology, stride, atoms, chosen)
+        else:
+            named = {} if path.suffix.lower() in (".pdb", ".gro") else {"top": topology}
+            for part in mdtraj.iterload(str(path), chunk=_PART, stride=stride, **named):
+                _check_atoms(part.xyz.shape, topology)
+                yield mdtraj.Trajectory(part.xyz[:, atoms], chosen, None, part.unitcell_lengths, part.unitcell_angles)
+    except Exception as error:  # noqa: BLE001  mdtraj's readers raise whatever their formats do
+        raise ScoreMDError(f"{path}: cannot be read as a trajectory of the topology ({' '.join(str(error).split())[:120]})") from None
+
+
+def _hdf5_frames(
+    path: Path, topology: mdtraj.Topology, stride: int, atoms: NDArray[np.int64], chosen: mdtraj.Topology
+) -> Iterator[mdtraj.Trajectory]:
+    with h5py.File(path) as file:
+        xyz = file["coordinates"]
+        _check_atoms(xyz.shape, topology)
+        box = [file.get(key) for key in ("cell_lengths", "cell_angles")]
+        for first in range(0, len(xyz), stride * _PART):
+            rows = slice(first, first + stride * _PART, stride)
+            yield mdtraj.Trajectory(xyz[rows][:, atoms], chosen, None, *(None if q is None else q[rows] for q in box))
+
+
+def _check_atoms(shape: tuple[int, ...], topology: mdtraj.Topology) -> None:
+    if shape[1:] != (topology.n_atoms, 3):
+        raise ScoreMDError(f"coordinates have shape {shape}, where (frame, {topology.n_atoms}, 3) are needed")
+
+
+def _whole(part: mdtraj.Trajectory, system: System, path: Path) -> NDArray[np.float32]:
+    """Positions of the beads, (frame, bead, 3), each molecule in one piece, centred."""
+    if not np.isfinite(part.xyz).all():
+        raise ScoreMDError(f"{path}: holds coordinates that are not finite")
+    whole = mdtraj.Trajectory(part.xyz, system.topology(), None, part.unitcell_lengths, part.unitcell_angles)
+    if whole.unitcell_lengths is not None:
+        whole.make_molecules_whole(inplace=True)
+    return whole.xyz - whole.xyz.mean(1, keepdims=True)
+
+
+def _check_lengths(ensemble: Ensemble, system: System) -> None:
+    """Refuse coordinates that are not in nm, and molecules that a periodic box has cut."""
+    a, b = np.array(system.bonds).T
+    lengths = np.linalg.norm(ensemble.positions[:, a] - ensemble.positions[:, b], axis=-1)
+    middle = np.median(lengths, axis=0)
+    if np.median(middle) > _LONGEST_BOND:
+        hint = "they are probably in ångström: divide them by 10" if np.median(middle / 10) < _LONGEST_BOND else "is the topology theirs?"
+        raise ScoreMDError(f"{ensemble.name}: bonds are {np.median(middle):.2f} nm long by its coordinates, which must be in nm; {hint}")
+    torn = lengths > 2 * np.maximum(middle, 0.1)
+    if torn.any():
+        frame, bond = map(int, np.argwhere(torn)[0])
+        ends = " and ".join(str(system.atoms[k]) for k in system.bonds[bond])
+        raise ScoreMDError(
+            f"{ensemble.name}: {int(torn.any(1).sum())} of {len(lengths)} frames have broken bonds, first frame {frame}, "
+            f"{lengths[frame, bond]:.2f} nm between {ends}: molecules that a periodic box has cut must be made whole first"
+        )
+
+
+class _Forces:
+    """Forces on the beads from those on atoms, of one trajectory after the other."""
+
+    def __init__(self, source: TrajectorySource, topology: mdtraj.Topology, beads: NDArray[np.int64]) -> None:
+        assert source.forces is not None  # as the caller makes sure
+        self._files, self._factor, self._stride = source.forces.files, FORCE_UNITS[source.forces.unit], source.stride
+        if len(self._files) != len(source.trajectories):
+            raise ScoreMDError(
+                f"there are {len(source.trajectories)} trajectories and {len(self._files)} files of forces; one each is needed"
+            )
+        counts = {self._opened(path).shape[1] for path in self._files}
+        if counts not in ({topology.n_atoms}, {len(beads)}):
+            raise ScoreMDError(
+                f"forces are of {' and '.join(map(str, sorted(counts)))} atoms, where {topology.n_atoms}, of all, or {len(beads)}, "
+                "of the beads, are needed"
+            )
+        self._map = None
+        if counts == {topology.n_atoms}:
+            rigid = _constraints(source, topology)
+            parts = (part for path in self._files for part in self._parts(path))
+            self._map = force_map(topology.n_atoms, beads.tolist(), parts, rigid)
+
+    def of(self, number: int, frames: int) -> list[NDArray[np.float32]]:
+        """Of one trajectory, in parts, kJ/mol/nm."""
+        path = self._files[number]
+        parts = list(self._gathered(path))
+        if sum(map(len, parts)) != frames:
+            raise ScoreMDError(
+                f"{path}: holds forces of {sum(map(len, parts))} frames, its trajectory has {frames} (stride {self._stride})"
+            )
+        return parts
+
+    def _gathered(self, path: Path) -> Iterator[NDArray[np.float32]]:
+        for part in self._parts(path):
+            yield part.astype(np.float32) if self._map is None else self._map(part)
+
+    def _parts(self, path: Path) -> Iterator[NDArray[np.float64]]:
+        array = self._opened(path)
+        for first in range(0, len(array), self._stride * _PART):
+            part = np.asarray(array[first : first + self._stride * _PART : self._stride], np.float64)
+            if not np.isfinite(part).all():
+                raise ScoreMDError(f"{path}: holds forces that are not finite")
+            yield self._factor * part
+
+    @staticmethod
+    def _opened(path: Path) -> Any:
+        """The array in a file, which is read from as it is asked for."""
+        if not path.is_file():
+            raise ScoreMDError(f"{path}: there is no such file")
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix.lower() == ".npy" else h5py.File(path)["forces"]
+        except (OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ScoreMDError(f"{path}: cannot be read as forces, .npy or HDF5 with a dataset forces ({reason})") from None
+        if array.ndim != 3 or array.shape[2] != 3:
+            raise ScoreMDError(f"{path}: forces have shape {array.shape}; (frame, atom, 3) is needed")
+        return array
+
+
+def _constraints(source: TrajectorySource, topology: mdtraj.Topology) -> list[tuple[int, int]]:
+    """Bonded atoms that keep their distance over the first frames."""
+    if topology.n_bonds == 0:
+        raise ScoreMDError(f"{source.topology}: has no bonds, which forces on all atoms need: constrained bonds share their forces")
+    everything = np.arange(topology.n_atoms)
+    part = next(_frames(source.trajectories[0], topology, source.stride, everything), None)
+    if part is None or part.n_frames < 2:
+        return []
+    pairs = np.array([(a.index, b.index) for a, b in topology.bonds])
+    lengths = np.linalg.norm(part.xyz[:, pairs[:, 0]] - part.xyz[:, pairs[:, 1]], axis=-1)
+    whole = lengths < 1.0  # bonds that a periodic box cuts look longer in some frames
+    rigid = np.array([column[keep].std() < _RIGID if keep.sum() > 1 else False for column, keep in zip(lengths.T, whole.T, strict=True)])
+    return [tuple(pair) for pair in pairs[rigid].tolist()]

@@ -1,0 +1,179 @@
+import h5py
+import numpy as np
+import pytest
+
+from scoremd import trajectory_source
+from scoremd.data import read_ensemble
+from scoremd.errors import ScoreMDError
+from scoremd.forces import aggregate_forces
+from scoremd.systems import load_system
+from scoremd.trajectory_source import TrajectorySource, read_source, write_own_system
+from tests import peptides
+
+CA = np.arange(2, 50, 10)
+
+
+@pytest.fixture(autouse=True)
+def afresh(monkeypatch):
+    """In parts of a few frames, and nothing remembered from tests before."""
+    read_source.cache_clear()
+    monkeypatch.setattr(trajectory_source, "_PART", 7)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Of a PDB, and of one trajectory in several formats."""
+    whole = peptides.trajectory()
+    whole[0].save_pdb(str(tmp_path / "top.pdb"))
+    for end in ("xtc", "dcd", "h5", "pdb"):
+        whole.save(str(tmp_path / f"run.{end}"))
+    return tmp_path
+
+
+def source(folder, *names, **changes):
+    names = names or ("run.dcd",)
+    values = {"trajectories": [folder / name for name in names], "topology": folder / "top.pdb", "temperature": 300.0}
+    return TrajectorySource.model_validate(values | changes)
+
+
+def distances(x):
+    return np.linalg.norm(x[:, :, None] - x[:, None], axis=-1)
+
+
+@pytest.mark.parametrize("name", ["run.xtc", "run.dcd", "run.h5", "run.pdb"])
+def test_any_format_gives_the_beads_centred(folder, name):
+    system, ensemble = read_source("ala5", source(folder, name))
+    expected = peptides.trajectory().xyz[:, CA]
+    assert ensemble.positions.shape == (30, 5, 3)
+    np.testing.assert_allclose(distances(ensemble.positions), distances(expected), atol=2e-3)
+    np.testing.assert_allclose(ensemble.positions.mean(1), 0, atol=1e-6)
+    assert (system.name, system.temperature, ensemble.temperature) == ("ala5", 300.0, 300.0)
+    assert ensemble.atoms == system.atoms
+
+
+def test_topologies_in_hdf5_are_read_without_pytables(folder):
+    found, wanted = trajectory_source.read_topology(folder / "run.h5"), peptides.topology()
+    assert found == wanted
+    assert {(a.index, b.index) for a, b in found.bonds} == {(a.index, b.index) for a, b in wanted.bonds}
+
+
+def test_strides_and_several_files(folder):
+    _, ensemble = read_source("ala5", source(folder, "run.dcd", "run.h5", stride=4))
+    expected = distances(peptides.trajectory().xyz[::4, CA])
+    np.testing.assert_allclose(distances(ensemble.positions), np.concatenate([expected, expected]), atol=1e-5)
+    assert ensemble.walker.tolist() == [0] * 8 + [1] * 8
+
+
+@pytest.mark.parametrize(("end", "unit", "factor"), [("npy", "kJ/mol/nm", 1.0), ("h5", "kcal/mol/angstrom", 41.84)])
+def test_forces_of_all_atoms_are_gathered_as_those_of_an_ensemble(folder, end, unit, factor):
+    forces = 100 * np.random.default_rng(1).standard_normal((30, 50, 3))
+    if end == "npy":
+        np.save(folder / "f.npy", forces)
+    else:
+        with h5py.File(folder / "f.h5", "w") as file:
+            file["forces"] = forces
+    _, ensemble = read_source("ala5", source(folder, forces={"files": [folder / f"f.{end}"], "unit": unit}))
+    expected = aggregate_forces(factor * forces, CA)
+    np.testing.assert_allclose(ensemble.forces, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_forces_of_beads_are_taken_as_they_are(folder):
+    forces = np.random.default_rng(1).standard_normal((30, 5, 3))
+    np.save(folder / "f.npy", forces)
+    _, ensemble = read_source("ala5", source(folder, forces={"files": [folder / "f.npy"], "unit": "kJ/mol/nm"}, stride=3))
+    np.testing.assert_allclose(ensemble.forces, forces[::3], rtol=1e-6)
+
+
+def test_forces_of_constraints_do_not_reach_the_beads(folder):
+    whole = peptides.trajectory()
+    # a rigid bond of CA to HA, along which the constraint's force, which the file lacks, would have acted
+    apart = whole.xyz[:, CA + 1] - whole.xyz[:, CA]
+    whole.xyz[:, CA + 1] = whole.xyz[:, CA] + 0.109 * apart / np.linalg.norm(apart, axis=-1, keepdims=True)
+    whole.save_dcd(str(folder / "rigid.dcd"))
+    rng = np.random.default_rng(2)
+    smooth, pull = rng.standard_normal((30, 50, 3)), 1000 * rng.standard_normal((30, 5, 3))
+    gathered = []
+    for strength in (0, 1):
+        forces = smooth.copy()
+        forces[:, CA] += strength * pull
+        forces[:, CA + 1] -= strength * pull
+        np.save(folder / "f.npy", forces)
+        read_source.cache_clear()
+        _, ensemble = read_source("ala5", source(folder, "rigid.dcd", forces={"files": [folder / "f.npy"], "unit": "kJ/mol/nm"}))
+        gathered.append(ensemble.forces)
+    np.testing.assert_allclose(gathered[0], gathered[1], atol=1e-3)
+    with pytest.raises(ScoreMDError, match="atoms 2 and 3 are beads that constraints join"):
+        read_source("ala5", source(folder, "rigid.dcd", select="name CA HA", forces={"files": [folder / "f.npy"], "unit": "kJ/mol/nm"}))
+
+
+def test_molecules_are_made_whole(folder):
+    cut = peptides.trajectory(box=3.5)
+    assert np.ptp(cut.xyz, axis=1).max() > 3  # some are cut
+    cut.save_dcd(str(folder / "cut.dcd"))
+    _, ensemble = read_source("ala5", source(folder, "cut.dcd"))
+    np.testing.assert_allclose(distances(ensemble.positions), distances(peptides.trajectory().xyz[:, CA]), atol=1e-4)
+    cut.unitcell_vectors = None
+    cut.save_dcd(str(folder / "torn.dcd"))
+    with pytest.raises(ScoreMDError, match=r"ala5: \d+ of 30 frames have broken bonds, first frame \d+, .* made whole first"):
+        read_source("ala5", source(folder, "torn.dcd"))
+
+
+def test_angstrom_is_seen(folder):
+    large = peptides.trajectory()
+    large.xyz *= 10
+    large.save_dcd(str(folder / "large.dcd"))
+    with pytest.raises(ScoreMDError, match=r"bonds are \d\.\d+ nm long by its coordinates, .* probably in ångström: divide them by 10"):
+        read_source("ala5", source(folder, "large.dcd"))
+
+
+def test_refusals(folder):
+    def refused(match, *names, **changes):
+        with pytest.raises(ScoreMDError, match=match):
+            read_source("ala5", source(folder, *names, **changes))
+
+    refused("missing.dcd: there is no such file", "missing.dcd")
+    refused("nothing.pdb: there is no such file", topology=folder / "nothing.pdb")
+    (folder / "text.pdb").write_text("hello")
+    refused(r"text.pdb: (cannot be read as a topology|holds)|chooses 0 of 0", topology=folder / "text.pdb")
+    (folder / "text.dcd").write_text("hello")
+    refused("text.dcd: cannot be read as a trajectory of the topology", "text.dcd")
+    peptides.trajectory(n=4).save_dcd(str(folder / "other.dcd"))
+    refused("other.dcd: cannot be read as a trajectory of the topology", "run.dcd", "other.dcd")
+    peptides.trajectory(n=4).save(str(folder / "other.h5"))
+    refused(r"other.h5: .*coordinates have shape \(30, 40, 3\), where \(frame, 50, 3\) are", "other.h5")
+    wrong = peptides.trajectory()
+    wrong.xyz[3, 2, 1] = np.nan
+    wrong.save_dcd(str(folder / "nan.dcd"))
+    refused("nan.dcd: holds coordinates that are not finite", "nan.dcd")
+    with h5py.File(folder / "empty.h5", "w") as file:
+        file["coordinates"] = np.zeros((0, 50, 3), np.float32)
+    refused("empty.h5: holds no frames", "empty.h5")
+    refused("masses must be one for each of 5 beads, not 2", masses=[1.0, 2.0])
+
+
+def test_refusals_of_forces(folder):
+    def refused(match, array, **changes):
+        np.save(folder / "f.npy", array)
+        with pytest.raises(ScoreMDError, match=match):
+            read_source("ala5", source(folder, forces={"files": [folder / "f.npy"], "unit": "kJ/mol/nm"}, **changes))
+
+    refused("forces are of 7 atoms, where 50, of all, or 5, of the beads, are needed", np.zeros((30, 7, 3)))
+    refused(r"f.npy: forces have shape \(30, 150\)", np.zeros((30, 150)))
+    refused("f.npy: holds forces of 29 frames, its trajectory has 30", np.zeros((29, 50, 3)))
+    refused("f.npy: holds forces that are not finite", np.full((30, 5, 3), np.inf))
+    refused("there are 2 trajectories and 1 files of forces", np.zeros((30, 5, 3)), trajectories=[folder / "run.dcd", folder / "run.h5"])
+    refused("f.npy: cannot be read as forces", np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ValueError, match="unit"):
+        source(folder, forces={"files": ["f.npy"], "unit": "eV"})
+
+
+def test_own_systems_are_found_with_their_reference(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(trajectory_source, "_REFERENCE", 20)
+    system, ensemble = read_source("ala5", source(folder))
+    write_own_system(tmp_path / "force_fields" / "mine" / "systems", system, ensemble)
+    monkeypatch.setenv("SCOREMD_PATH", str(tmp_path))
+    found = load_system("ALA5")
+    assert found.model_dump() == system.model_copy(update={"reference": "ala5.h5"}).model_dump()
+    reference = found.reference_ensemble()
+    np.testing.assert_allclose(reference.positions, ensemble.positions[::2], atol=1e-4)
+    assert read_ensemble(tmp_path / "force_fields/mine/systems/ala5.h5").forces is None
