@@ -83,14 +83,14 @@ def force_map(
 
     def rows_of(part: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         # A row per frame and direction: x, y and z share their weights, or the map would not turn with the molecule.
-        rows: NDArray[np.float64] = np.asarray(part).transpose(0, 2, 1).reshape(-1, n_atoms).astype(np.float64)
+        rows: NDArray[np.float64] = np.asarray(part, np.float64).transpose(0, 2, 1).reshape(-1, n_atoms)
         if len(rigid):
-            joined = np.zeros_like(rows)
+            joined = np.zeros(rows.shape)
             np.add.at(joined.T, group, rows.T)
             rows = joined
         return rows[:, group[kept]], rows[:, left_out]
 
-    weights = np.zeros((len(left_out), len(kept)))
+    weights: NDArray[np.floating] = np.zeros((len(left_out), len(kept)))
     if len(left_out):
         square, product = np.zeros((len(left_out), len(left_out))), np.zeros((len(left_out), len(kept)))
         for part in forces:
