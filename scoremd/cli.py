@@ -197,6 +197,43 @@ def init(
 
 @app.command()
 @_one_line_errors
+def reference(
+    molecule: Annotated[str, typer.Argument(help="System, such as ALDP or KS, or a sequence, such as AAAAA or ACE-ALA-NME.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Ensemble to write, .h5.")],
+    structure: Annotated[Path | None, typer.Option("--structure", help="PDB file to start from; MOLECULE is then its name.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="K; by default the system's, or 300.")] = None,
+    ns: Annotated[float, typer.Option("--ns", help="Length of each replica in ns.")] = 1.0,
+    replicas: Annotated[int, typer.Option("--replicas", help="Number of replicas.")] = 6,
+    hottest: Annotated[float, typer.Option("--hottest", help="The highest temperature in K.")] = 600.0,
+    every: Annotated[float, typer.Option("--every", help="ps between attempts to exchange, and frames.")] = 1.0,
+    solvent: Annotated[str, typer.Option("--solvent", help="Implicit solvent, obc2 or gbn2.")] = "obc2",
+    time_step: TimeStep = 2.0,
+    platform: Annotated[str, typer.Option("--platform", help="OpenMM's.")] = "Reference",
+    seed: Seed = 0,
+) -> None:
+    """Make a reference ensemble by all-atom molecular dynamics: replica exchange in implicit solvent."""
+    from scoremd.peptide_builder import build_peptide, residues_of
+    from scoremd.reference import ReferenceSettings, read_structure, run_reference
+    from scoremd.systems import is_known, load_system
+
+    name, default = molecule, 300.0
+    if structure is not None:
+        start = read_structure(structure)
+    elif is_known(molecule):
+        known = load_system(molecule)
+        name, default, start = known.name, known.temperature, build_peptide(known.residues)
+    else:
+        start = build_peptide(residues_of(molecule))
+    settings = ReferenceSettings(
+        default if temperature is None else temperature, ns, replicas, hottest, every, solvent, time_step, platform=platform, seed=seed
+    )
+    ensemble, mixing = run_reference(name, start, output, settings)
+    print(f"{ensemble.n_frames} frames of {len(ensemble.atoms)} atoms at {ensemble.temperature:g} K written to {output}")
+    print(f"replicas changed their temperature after {mixing.acceptance:.0%} of attempts, {mixing.round_trips} round trips in all")
+
+
+@app.command()
+@_one_line_errors
 def train(config: Annotated[Path, typer.Argument(help="YAML file; see scoremd.training.config.")]) -> None:
     """Train a model, or go on with an interrupted run."""
     from scoremd.training.config import read_config

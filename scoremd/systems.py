@@ -19,7 +19,7 @@ from scoremd.resources import Search
 from scoremd.system import BeadSite, System, ToySystem
 from scoremd.yaml_files import read_yaml
 
-__all__ = ["BeadSite", "Family", "System", "ToySystem", "find_system", "list_systems", "load_system", "load_toy", "read_system"]
+__all__ = ["BeadSite", "Family", "System", "ToySystem", "find_system", "is_known", "list_systems", "load_system", "load_toy", "read_system"]
 
 Described = System | ToySystem | Family
 
@@ -68,6 +68,15 @@ def load_system(name: str, search: Search = ()) -> System:
         If there is none of that name (the message lists those that are known), or it is a toy potential or a family.
     """
     return _of_kind(find_system(name, search), System, "molecule")
+
+
+def is_known(name: str, search: Search = ()) -> bool:
+    """Whether `find_system` finds something of this name."""
+    try:
+        find_system(name, search)
+    except ScoreMDError:
+        return False
+    return True
 
 
 def load_toy(name: str, search: Search = ()) -> ToySystem:

@@ -323,3 +323,18 @@ def test_init_refuses_what_cannot_be_trained_on(tmp_path, own):
     refused(run("init", *own[:-1], -300, "-o", out), "temperature", "greater than 0")
     refused(run("init", *own, "--select", "name C CA N", "--forces", tmp_path / "f.npy", "-o", out), "f.npy: there is no such file")
     assert not out.exists()
+
+
+def test_reference_of_a_system_a_sequence_and_a_structure(tmp_path):
+    short = ("--ns", 4e-5, "--every", 0.01, "--replicas", 2)
+    made = run("reference", "ALDP", *short, "-o", tmp_path / "ALDP.h5")
+    assert made.exit_code == 0, made.output
+    assert "4 frames of 22 atoms at 300 K" in made.output
+    assert run("compare", "ALDP", "--reference", tmp_path / "ALDP.h5").exit_code == 2  # nothing to compare, but of this molecule
+    made = run("reference", "AGA", *short, "--temperature", 320, "-o", tmp_path / "AGA.h5")
+    assert made.exit_code == 0, made.output
+    assert read_ensemble(tmp_path / "AGA.h5").temperature == 320.0
+    refused(run("reference", "KX", *short, "-o", tmp_path / "x.h5"), "must be of L-amino acids")
+    refused(run("reference", "dipeptides", *short, "-o", tmp_path / "x.h5"), "dipeptides is a family of molecules")
+    refused(run("reference", "mine", "--structure", tmp_path / "no.pdb", *short, "-o", tmp_path / "x.h5"), "no.pdb")
+    refused(run("reference", "ALDP", *short, "-o", tmp_path / "x.xtc"), "ends in .h5")

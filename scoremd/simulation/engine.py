@@ -17,11 +17,11 @@ from torch import Tensor
 from scoremd.bound_model import BoundModel
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive
+from scoremd.frame_store import FrameStore, generator_from
 from scoremd.nn.score import ForceFunction
 from scoremd.parts import in_parts
 from scoremd.progress import progress
 from scoremd.simulation.langevin import LangevinParameters, State, middle_step, thermal_velocities
-from scoremd.simulation.store import FrameStore, generator_from
 from scoremd.trajectory_files import Block, read_trajectory, write_trajectory
 from scoremd.units import thermal_energy
 
@@ -205,7 +205,7 @@ def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, 
     ----------
     model : gives the forces
     settings : of the run
-    output : trajectory file; see `scoremd.simulation.store` for what lies beside it meanwhile
+    output : trajectory file; see `scoremd.frame_store` for what lies beside it meanwhile
     start : (replica, bead, 3) nm
     identity : of the model (a hash of its weights): an interrupted run goes on only with the same
 

@@ -76,9 +76,13 @@ class FrameStore:
         with replacing(self.state_path) as temporary:
             save_file({k: v.contiguous() for k, v in state.items()}, temporary, {"settings": self.settings})
 
+    def frames(self) -> NDArray[np.float32]:
+        """All frames so far, (frame, *shape), read from the disk as they are asked for."""
+        return np.memmap(self.frames_path, "<f4", "r").reshape(-1, *self.shape)
+
     def finish(self, topology: mdtraj.Topology, interval: float, good_frames: NDArray[np.int64], asked: int) -> Path:
         """Write the output: of each replica the frames before it was lost, of those `asked` for; `interval` between them in ps."""
-        frames = np.memmap(self.frames_path, "<f4", "r").reshape(-1, *self.shape)
+        frames = self.frames()
 
         def blocks() -> Iterator[Block]:
             for replica, n in enumerate(good_frames):

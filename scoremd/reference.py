@@ -1,0 +1,333 @@
+"""Reference ensembles by classical molecular dynamics: temperature replica exchange in implicit solvent, with OpenMM.
+
+Amber ff14SB with OBC2 or GBn2, no cutoff, no constraints (so that the forces of all atoms are known), hydrogens of 4 Da. The replicas
+exchange temperatures by `openmm.app.ReplicaExchangeSampler`; frames are those at the lowest, one for each attempt to exchange.
+"""
+
+import json
+import math
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+from openmm import app, unit
+from torch import Tensor
+
+from scoremd.data import Bead, Ensemble, write_ensemble
+from scoremd.errors import ScoreMDError
+from scoremd.files import exclusive
+from scoremd.frame_store import FrameStore
+from scoremd.progress import progress
+from scoremd.trajectory_files import check_output
+
+SOLVENTS = ("obc2", "gbn2")
+#: Share of the time that is dropped from the beginning.
+EQUILIBRATION = 0.1
+_HYDROGEN_MASS = 4 * unit.dalton
+_MINIMISATION = 500
+
+
+@dataclass(frozen=True)
+class ReferenceSettings:
+    """What fixes a reference simulation.
+
+    Attributes
+    ----------
+    temperature : of the ensemble, K
+    ns : length of each replica
+    replicas : their number, at as many temperatures in a geometric series
+    hottest : the highest temperature, K
+    exchange_ps : time between attempts to exchange, and between frames
+    solvent : implicit, "obc2" or "gbn2"
+    time_step_fs, friction : fs, 1/ps
+    platform : of OpenMM; for less than about a hundred atoms Reference is the fastest without a GPU
+    seed : of velocities, noise and exchanges
+    """
+
+    temperature: float
+    ns: float
+    replicas: int = 6
+    hottest: float = 600.0
+    exchange_ps: float = 1.0
+    solvent: str = "obc2"
+    time_step_fs: float = 2.0
+    friction: float = 1.0
+    platform: str = "Reference"
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise a ScoreMDError if a number makes no sense."""
+        if not 0 < self.temperature < self.hottest:
+            raise ScoreMDError(f"the temperature must be positive and below the hottest, {self.hottest:g} K, not {self.temperature:g} K")
+        if self.replicas < 2:
+            raise ScoreMDError(f"replica exchange needs at least 2 replicas, not {self.replicas}")
+        for name in ("ns", "exchange_ps", "time_step_fs", "friction"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ScoreMDError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.time_step_fs > 1000 * self.exchange_ps:
+            raise ScoreMDError(f"exchange_ps must be at least a time step of {self.time_step_fs:g} fs, not {self.exchange_ps:g} ps")
+        if self.iterations < 2:
+            raise ScoreMDError(f"ns must be at least two times exchange_ps, {2e-3 * self.exchange_ps:g}, not {self.ns:g}")
+        if self.solvent not in SOLVENTS:
+            raise ScoreMDError(f"the solvent must be {' or '.join(SOLVENTS)}, not {self.solvent}")
+        names = [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())]
+        if self.platform not in names:
+            raise ScoreMDError(f"OpenMM has no platform {self.platform} here, only {', '.join(names)}")
+
+    @property
+    def iterations(self) -> int:
+        """Number of attempts to exchange."""
+        return round(1000 * self.ns / self.exchange_ps)
+
+    @property
+    def steps(self) -> int:
+        """Time steps between attempts."""
+        return round(1000 * self.exchange_ps / self.time_step_fs)
+
+    @property
+    def temperatures(self) -> NDArray[np.float64]:
+        """The ladder, K."""
+        return np.geomspace(self.temperature, self.hottest, self.replicas)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How well replicas exchanged: few round trips mean few independent visits to the ensemble's temperature.
+
+    Attributes
+    ----------
+    states : (iteration, replica) which temperature each replica had, from 0, the lowest
+    """
+
+    states: NDArray[np.int64]
+
+    @property
+    def acceptance(self) -> float:
+        """Share of iterations after which a replica had another temperature."""
+        return float((np.diff(self.states, axis=0) != 0).mean())
+
+    @property
+    def round_trips(self) -> int:
+        """Number of times that replicas went from the lowest temperature to the highest and back."""
+        top, found = self.states.max(), 0
+        for column in self.states.T:
+            ends = column[(column == 0) | (column == top)]
+            turns = ends[np.flatnonzero(np.diff(ends, prepend=-1))]
+            found += max(0, int((turns == 0).sum()) - 1)
+        return found
+
+
+def solvated(topology: app.Topology, positions: unit.Quantity, solvent: str) -> tuple[app.Topology, unit.Quantity, openmm.System]:
+    """Hydrogens at pH 7, and the System of a molecule in implicit solvent.
+
+    Raises
+    ------
+    ScoreMDError
+        If the force field has no parameters for a residue.
+    """
+    force_field = app.ForceField("amber14-all.xml", f"implicit/{solvent}.xml")
+    try:
+        modeller = app.Modeller(topology, positions)
+        modeller.delete([a for a in modeller.topology.atoms() if a.element is app.element.hydrogen])
+        modeller.addHydrogens(force_field, pH=7.0, platform=openmm.Platform.getPlatformByName("Reference"))
+        system = force_field.createSystem(
+            modeller.topology, nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=False, hydrogenMass=_HYDROGEN_MASS
+        )
+    except (ValueError, KeyError) as error:
+        raise ScoreMDError(f"Amber ff14SB cannot describe the structure ({' '.join(str(error).split())[:160]})") from None
+    if solvent == "obc2":
+        _use_fast_obc2(system)
+    return modeller.topology, modeller.positions, system
+
+
+def _use_fast_obc2(system: openmm.System) -> None:
+    """Replace the CustomGBForce of implicit/obc2.xml by the GBSAOBCForce of the same energy, which a CPU computes much faster."""
+    index = next(k for k, force in enumerate(system.getForces()) if isinstance(force, openmm.CustomGBForce))
+    custom = system.getForce(index)
+    names = [custom.getPerParticleParameterName(k) for k in range(custom.getNumPerParticleParameters())]
+    fast = openmm.GBSAOBCForce()
+    fast.setSoluteDielectric(1.0)
+    fast.setSolventDielectric(78.5)
+    fast.setNonbondedMethod(openmm.GBSAOBCForce.NoCutoff)
+    for k in range(custom.getNumParticles()):
+        of = dict(zip(names, custom.getParticleParameters(k), strict=True))
+        # the file has radii less the dielectric offset, 0.009 nm, and scale factors times that
+        fast.addParticle(of["charge"], of["or"] + 0.009, of["sr"] / of["or"])
+    system.removeForce(index)
+    system.addForce(fast)
+
+
+def read_structure(path: Path) -> tuple[app.Topology, unit.Quantity]:
+    """Topology and positions of a PDB file.
+
+    Raises
+    ------
+    ScoreMDError
+        If it cannot be read.
+    """
+    try:
+        pdb = app.PDBFile(str(path))
+    except Exception as error:  # noqa: BLE001  the reader raises whatever the file makes it
+        raise ScoreMDError(f"{path}: cannot be read as a PDB file ({' '.join(str(error).split())[:120]})") from None
+    return pdb.topology, pdb.positions
+
+
+def run_reference(
+    name: str, structure: tuple[app.Topology, unit.Quantity], output: Path, settings: ReferenceSettings
+) -> tuple[Ensemble, Mixing]:
+    """Simulate a molecule by replica exchange, or go on with an interrupted run, and write the ensemble at the lowest temperature.
+
+    Parameters
+    ----------
+    name : of the molecule
+    structure : topology and positions of its atoms, from `build_peptide` or `read_structure`; hydrogens are added anew
+    output : HDF5 file in the format of `scoremd.data`: all atoms, with forces, potential energy, and the replica of each frame as its
+        walker. What is done lies in OUTPUT.part meanwhile
+    settings : of the run
+
+    Returns
+    -------
+    the ensemble, and how well the replicas exchanged
+
+    Raises
+    ------
+    ScoreMDError
+        If a setting makes no sense, the force field does not know the molecule, the output cannot be written or is of an interrupted run
+        with other settings, or the simulation blows up.
+    """
+    settings.check()
+    check_output(output, (".h5",))
+    before = random.getstate()
+    random.seed(settings.seed)
+    try:
+        topology, positions, system = solvated(*structure, settings.solvent)
+        atoms = _atoms(topology)
+        store = FrameStore(output, (2, len(atoms), 3), json.dumps([name, [str(a) for a in atoms], vars(settings)]))
+        with exclusive(store.folder):
+            replicas = _Replicas(topology, system, positions, settings)
+            saved = store.resume()
+            if saved is None:
+                replicas.start(positions)
+            else:
+                replicas.restore(saved)
+            unit_of_progress = f"ps of {settings.replicas} replicas"
+            with progress(f"simulate {name}", settings.iterations, unit_of_progress, replicas.done) as bar:
+                while replicas.done < settings.iterations:
+                    store.append(replicas.advance(), replicas.to_tensors())
+                    bar.advance(1)
+            ensemble = _ensemble(name, atoms, store, replicas, settings)
+            write_ensemble(output, ensemble)
+            shutil.rmtree(store.folder)
+    finally:
+        random.setstate(before)  # OpenMM draws from the numbers of the whole process
+    return ensemble, Mixing(np.array(replicas.states))
+
+
+def _atoms(topology: app.Topology) -> tuple[Bead, ...]:
+    found = []
+    for atom in topology.atoms():
+        if atom.element is None:
+            raise ScoreMDError(f"atom {atom.name} of {atom.residue.name} has no element")
+        found.append(Bead(atom.name, atom.element.symbol, atom.residue.name, atom.residue.index))
+    return tuple(found)
+
+
+def _ensemble(name: str, atoms: tuple[Bead, ...], store: FrameStore, replicas: "_Replicas", settings: ReferenceSettings) -> Ensemble:
+    frames = store.frames()
+    first = int(EQUILIBRATION * len(frames))
+    walker = np.array([row.index(0) for row in replicas.states])
+    positions = frames[first:, 0] - frames[first:, 0].mean(1, keepdims=True)
+    return Ensemble(
+        name, settings.temperature, atoms, positions, frames[first:, 1], walker[first:], np.array(replicas.energies[first:], np.float32)
+    )
+
+
+class _Replicas:
+    """A sampler of OpenMM that can be saved.
+
+    Attributes
+    ----------
+    states : which temperature each replica had, after each iteration
+    energies : of the frame of each iteration, kJ/mol
+    """
+
+    def __init__(self, topology: app.Topology, system: openmm.System, positions: unit.Quantity, settings: ReferenceSettings) -> None:
+        self.settings = settings
+        integrator = openmm.LangevinMiddleIntegrator(
+            settings.temperature * unit.kelvin, settings.friction / unit.picosecond, settings.time_step_fs * unit.femtosecond
+        )
+        integrator.setRandomNumberSeed(1 + settings.seed % (2**31 - 1))  # 0 would be a seed of the clock's
+        self.simulation = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName(settings.platform))
+        self.simulation.context.setPositions(positions)
+        self.states: list[list[int]] = []
+        self.energies: list[float] = []
+
+    @property
+    def done(self) -> int:
+        """Number of iterations."""
+        return len(self.states)
+
+    def _make_sampler(self) -> app.ReplicaExchangeSampler:
+        ladder = [{"temperature": t * unit.kelvin} for t in self.settings.temperatures]
+        return app.ReplicaExchangeSampler(ladder, self.simulation, self.settings.steps)
+
+    def start(self, positions: unit.Quantity) -> None:
+        """Begin all replicas at the minimum of energy next to `positions`."""
+        context = self.simulation.context
+        context.setPositions(positions)
+        self.simulation.minimizeEnergy(maxIterations=_MINIMISATION)
+        context.setVelocitiesToTemperature(self.settings.temperature * unit.kelvin, 1 + self.settings.seed % (2**31 - 1))
+        self.sampler = self._make_sampler()
+
+    def advance(self) -> Tensor:
+        """One iteration; positions and forces of the replica at the lowest temperature, (2, atom, 3), nm and kJ/mol/nm."""
+        found: list[NDArray[np.float64]] = []
+
+        def report(sampler: app.ReplicaExchangeSampler) -> None:
+            self.states.append(list(sampler.replicaStateIndex))
+            context = self.simulation.context
+            context.setState(sampler.replicaConformation[sampler.replicaStateIndex.index(0)])
+            state = context.getState(positions=True, forces=True, energy=True)
+            self.energies.append(state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))
+            forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
+            found.extend((state.getPositions(asNumpy=True).value_in_unit(unit.nanometer), forces))
+
+        self.sampler.reporters = [report]
+        try:
+            self.sampler.simulate(1)
+        except openmm.OpenMMException as error:
+            raise ScoreMDError(f"the simulation blew up ({error}): take a smaller time step, or mend the structure") from None
+        if not np.isfinite(found).all():
+            raise ScoreMDError("the simulation blew up: take a smaller time step, or mend the structure")
+        return torch.from_numpy(np.stack(found)).float()
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """All that is needed to go on, with the number of frames."""
+        texts = [openmm.XmlSerializer.serialize(state) for state in self.sampler.replicaConformation]
+        noise = self.simulation.context.createCheckpoint()
+        # by what a replica's temperature was before, the sampler scales its velocities
+        previous = self.sampler._previousReplicaStateIndex  # noqa: SLF001
+        kept = json.dumps([texts, self.sampler.replicaStateIndex, previous, random.getstate()])
+        return {
+            "frames": torch.tensor(self.done),
+            "states": torch.tensor(self.states),
+            "energies": torch.tensor(self.energies, dtype=torch.float64),
+            "kept": torch.frombuffer(bytearray(kept.encode()), dtype=torch.uint8),
+            "noise": torch.frombuffer(bytearray(noise), dtype=torch.uint8),
+        }
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        """Go on from `to_tensors`."""
+        self.states, self.energies = saved["states"].tolist(), saved["energies"].tolist()
+        texts, indices, previous, drawn = json.loads(saved["kept"].numpy().tobytes())
+        self.simulation.context.loadCheckpoint(saved["noise"].numpy().tobytes())
+        self.sampler = self._make_sampler()
+        self.sampler.replicaConformation = [openmm.XmlSerializer.deserialize(text) for text in texts]
+        self.sampler.replicaStateIndex = indices
+        self.sampler._previousReplicaStateIndex = previous  # noqa: SLF001
+        random.setstate((drawn[0], tuple(drawn[1]), drawn[2]))
