@@ -160,10 +160,12 @@ def _figures(folder: Path) -> tuple[str, str, str, str]:
 @app.command()
 @_one_line_errors
 def init(
-    trajectories: Annotated[list[Path], typer.Argument(help="Trajectories of one molecule, in any format that mdtraj reads.")],
-    topology: Annotated[Path, typer.Option("--topology", help="File with the atoms: PDB, PRMTOP, GRO, ...")],
+    trajectories: Annotated[list[Path], typer.Argument(help="Trajectories of one molecule, in any format of mdtraj, or ensembles.")],
     temperature: Annotated[float, typer.Option("--temperature", help="Of the simulation, K.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write, NAME.yaml.")],
+    topology: Annotated[
+        Path | None, typer.Option("--topology", help="File with the atoms: PDB, PRMTOP, GRO, ...; by default the first trajectory.")
+    ] = None,
     select: Annotated[str, typer.Option("--select", help="Which atoms are beads, in mdtraj's language.")] = "name CA",
     forces: Annotated[list[Path] | None, typer.Option("--forces", help="Forces, .npy or HDF5, one file for each trajectory.")] = None,
     force_unit: Annotated[str, typer.Option("--force-unit", help="kJ/mol/nm or kcal/mol/angstrom.")] = "kJ/mol/nm",
@@ -181,7 +183,7 @@ def init(
         source = TrajectorySource.model_validate(
             {
                 "trajectories": trajectories,
-                "topology": topology,
+                "topology": topology or trajectories[0],
                 "select": select,
                 "temperature": temperature,
                 "forces": {"files": forces, "unit": force_unit} if forces else None,

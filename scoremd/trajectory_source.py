@@ -1,4 +1,4 @@
-"""Ensembles from trajectories of one's own: any files that mdtraj reads, the beads by a selection, forces beside them.
+"""Ensembles from trajectories of one's own: any files that mdtraj reads, or our ensembles; the beads by a selection, forces beside them.
 
 Frames are read in parts, and of each only the beads are kept, so that the trajectories may be larger than the memory.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
 from scoremd.coarse_graining import molecule_of, select_beads
-from scoremd.data import Ensemble, write_ensemble
+from scoremd.data import Ensemble, read_ensemble, write_ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.files import make_folder, write_text
 from scoremd.forces import force_map
@@ -58,8 +58,9 @@ class TrajectorySource(_Section):
 
     Attributes
     ----------
-    trajectories : files in any format of mdtraj; each counts as an independent trajectory
-    topology : file with the atoms and, for a selection that leaves some out, their residues: PDB, PRMTOP, GRO, HDF5, ...
+    trajectories : files in any format of mdtraj, each of which counts as an independent trajectory; or ensembles in the format of
+        `scoremd.data`, whose walkers do
+    topology : file with the atoms: PDB, PRMTOP, GRO, HDF5, ..., or an ensemble, whose residues get their standard bonds
     select : which atoms are beads, in mdtraj's language: `name CA`, `not element H`
     temperature : of the simulation, K
     masses : of each bead, Da; by default those of the atoms
@@ -103,7 +104,7 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
         raise ScoreMDError(f"masses must be one for each of {len(beads)} beads, not {len(source.masses)}")
     system = molecule_of(name, topology, beads.tolist(), source.temperature, source.masses)
     forces = None if source.forces is None else _Forces(source, topology, beads)
-    positions, gathered, walkers = [], [], []
+    positions, gathered, walkers, n_walkers = [], [], [], 0
     with progress(f"read {name}", len(source.trajectories), "trajectories") as bar:
         for k, path in enumerate(source.trajectories):
             parts = [_whole(part, system, path) for part in _frames(path, topology, source.stride, beads)]
@@ -111,7 +112,8 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
             if n == 0:
                 raise ScoreMDError(f"{path}: holds no frames")
             positions += parts
-            walkers.append(np.full(n, k))
+            walkers.append(n_walkers + _walkers(path, n, source.stride))
+            n_walkers = 1 + int(walkers[-1].max())
             if forces is not None:
                 gathered += forces.of(k, n)
             bar.advance(1)
@@ -153,9 +155,25 @@ def read_topology(path: Path) -> mdtraj.Topology:
     if not path.is_file():
         raise ScoreMDError(f"{path}: there is no such file")
     try:
+        if _is_ensemble(path):
+            return read_ensemble(path).topology()
         return _hdf5_topology(path) if path.suffix.lower() == ".h5" else mdtraj.load_topology(str(path))
     except Exception as error:  # noqa: BLE001  mdtraj's readers raise whatever their formats do
         raise ScoreMDError(f"{path}: cannot be read as a topology ({' '.join(str(error).split())[:120]})") from None
+
+
+def _is_ensemble(path: Path) -> bool:
+    """Whether a file is an HDF5 file in the format of `scoremd.data`, not in mdtraj's."""
+    if path.suffix.lower() != ".h5":
+        return False
+    with h5py.File(path) as file:
+        return "atom_names" in file
+
+
+def _walkers(path: Path, n: int, stride: int) -> NDArray[np.int64]:
+    """The independent trajectory, from 0, of each of the n frames that are taken of a file."""
+    walker = read_ensemble(path).walker if _is_ensemble(path) else None
+    return np.zeros(n, np.int64) if walker is None else np.unique(walker, return_inverse=True)[1][::stride]
 
 
 def _hdf5_topology(path: Path) -> mdtraj.Topology:
@@ -181,7 +199,12 @@ def _frames(path: Path, topology: mdtraj.Topology, stride: int, atoms: NDArray[n
         raise ScoreMDError(f"{path}: there is no such file")
     chosen = topology.subset(atoms)
     try:
-        if path.suffix.lower() == ".h5":
+        if _is_ensemble(path):
+            x = read_ensemble(path).positions[::stride]
+            _check_atoms(x.shape, topology)
+            for first in range(0, len(x), _PART):
+                yield mdtraj.Trajectory(x[first : first + _PART, atoms], chosen)
+        elif path.suffix.lower() == ".h5":
             yield from _hdf5_frames(path, topology, stride, atoms, chosen)
         else:
             named = {} if path.suffix.lower() in (".pdb", ".gro") else {"top": topology}

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from scoremd import trajectory_source
-from scoremd.data import read_ensemble
+from scoremd.data import from_mdtraj, read_ensemble, write_ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.forces import aggregate_forces
 from scoremd.systems import load_system
@@ -177,3 +177,18 @@ def test_own_systems_are_found_with_their_reference(folder, tmp_path, monkeypatc
     reference = found.reference_ensemble()
     np.testing.assert_allclose(reference.positions, ensemble.positions[::2], atol=1e-4)
     assert read_ensemble(tmp_path / "force_fields/mine/systems/ala5.h5").forces is None
+
+
+def test_ensembles_bring_atoms_walkers_and_forces(folder):
+    whole, rng = peptides.trajectory(), np.random.default_rng(0)
+    forces, walker = rng.standard_normal(whole.xyz.shape), np.arange(30) // 10
+    write_ensemble(folder / "ala5.h5", from_mdtraj(whole, "ala5", 300.0, forces, walker))
+    path = folder / "ala5.h5"
+    given = source(folder, "ala5.h5", "run.dcd", "ala5.h5", topology=path, stride=2)
+    system, ensemble = read_source("ala5", given)
+    assert system.bonds == ((0, 1), (1, 2), (2, 3), (3, 4))
+    once = np.repeat([0, 1, 2], 5)
+    assert ensemble.walker.tolist() == [*once, *[3] * 15, *(once + 4)]
+    np.testing.assert_allclose(distances(ensemble.positions[:15]), distances(whole.xyz[::2, CA]), atol=2e-4)
+    _, ensemble = read_source("ala5", source(folder, "ala5.h5", topology=path, forces={"files": [path], "unit": "kJ/mol/nm"}))
+    np.testing.assert_allclose(ensemble.forces, aggregate_forces(forces.astype(np.float16), CA), atol=1e-2)
