@@ -15,12 +15,10 @@ import torch
 from results_file import write_results
 
 from scoremd import bound_model
-from scoremd.analysis.basins import RAMACHANDRAN
 from scoremd.analysis.histograms import histogram
 from scoremd.analysis.intervals import fraction, weighted_fraction
 from scoremd.analysis.metrics import compare_js
-from scoremd.analysis.observed import BINS, RANGE
-from scoremd.collective_variables import phi_psi
+from scoremd.analysis.plane import ramachandran_plane
 from scoremd.force_field import ForceField, model_for
 from scoremd.systems import System, load_system
 from scoremd.weighted import WeightedSamples
@@ -46,11 +44,14 @@ def measure(force_field: ForceField, system: System, n: int, seed: int) -> dict[
     assert reference is not None
     weighted = force_field.weighted_samples(system, n, seed)
     drawn = {"SDE": force_field.sample(system, n, seed), "ODE": weighted.trajectory, "reference": reference.to_mdtraj(system.bonds)}
-    angles = {name: phi_psi(frames, system) for name, frames in drawn.items()}
+    plane = ramachandran_plane(system)
+    angles = {name: plane.project(frames) for name, frames in drawn.items()}
     groups = {"reference": reference.walker}
-    counted = {name: histogram(points, range=RANGE, bins=BINS, groups=groups.get(name), name=name) for name, points in angles.items()}
+    counted = {
+        name: histogram(points, range=plane.range, bins=plane.bins, groups=groups.get(name), name=name) for name, points in angles.items()
+    }
     found: dict[str, object] = {"effective sample size / samples": weighted.effective_sample_size / n}
-    for basin, inside in RAMACHANDRAN.items():
+    for basin, inside in plane.basins.items():
         found[basin] = {name: vars(fraction(inside(points), groups.get(name))) for name, points in angles.items()} | {
             "weighted": vars(weighted_fraction(inside(angles["ODE"]), weighted.weights))
         }
@@ -76,7 +77,7 @@ def main() -> None:
         row = rows[system.name] = {"model": force_field.hash} | measure(force_field, system, a.n, a.seed)
         print(f"{system.name}, model {force_field.hash}: effective sample size {row['effective sample size / samples']:.2f} of {a.n}")
         print("  error of ln p, nats:", *(f"{key} {value:.3f}" for key, value in row["error of ln p"].items()), sep="  ")
-        for basin in RAMACHANDRAN:
+        for basin in ramachandran_plane(system).basins:
             shown = (f"{kind} {q['value']:.4f} [{q['low']:.4f}, {q['high']:.4f}]" for kind, q in row[basin].items())
             print(f"  {basin}:", *shown, sep="  ")
         for pair in ("SDE vs reference", "ODE vs reference", "SDE vs ODE"):

@@ -43,7 +43,7 @@ def main() -> None:
         axis.set_yticks((-180, -90, 0, 90, 180))
     figure.colorbar(image, ax=axes[2], label="free energy (kJ/mol)")
     for name, style in (("reference", "-"), ("samples", "--"), ("simulation", "-.")):
-        counts, edges = np.histogram(np.degrees(comparison.ensembles[name].angles[:, 0]), 64, (-180, 180))
+        counts, edges = np.histogram(np.degrees(comparison.ensembles[name].variables[:, 0]), 64, (-180, 180))
         with np.errstate(divide="ignore"):
             energy = -kt * np.log(counts / counts.max())
         axes[3].plot(0.5 * (edges[1:] + edges[:-1]), energy, style, color=COLOURS[name], label=name)

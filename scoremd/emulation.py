@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremd.analysis.compare import Comparison, compare
+from scoremd.analysis.plane import LAG
 from scoremd.analysis.report import write_report
-from scoremd.collective_variables import require_phi_psi
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.files import claim, exclusive, make_folder
@@ -117,8 +117,14 @@ def emulate(
     settings.check()
     if samples < settings.replicas:
         raise ScoreMDError(f"{settings.replicas} replicas start from as many samples; {samples} are too few")
-    require_phi_psi(system)
     ensemble = system.reference_ensemble() if reference is None else reference
+    longest = settings.frames - int(EQUILIBRATION * settings.frames)
+    if ensemble is None and longest <= LAG and not {"phi", "psi"} <= set(system.collective_variables):
+        enough = int(LAG / (1 - EQUILIBRATION))
+        raise ScoreMDError(
+            f"{system.title} has no phi and psi: slow variables, without a reference, need simulations of more than {enough} frames, "
+            f"not {settings.frames}"
+        )
     make_folder(folder)
     with exclusive(folder):
         claimed = _claimed(force_field, system, samples, settings)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import mdtraj
 import numpy as np
 
-from scoremd.analysis.basins import RAMACHANDRAN
 from scoremd.analysis.intervals import Estimate, difference
 from scoremd.analysis.metrics import Divergence, compare_js, compare_pmf
 from scoremd.analysis.observed import Observed, observe
-from scoremd.analysis.structure import BondDifference, Limits, compare_bond
+from scoremd.analysis.plane import Plane, plane_of
+from scoremd.analysis.structure import BondDifference, Limits, compare_bond, largest_difference, mean_difference
 from scoremd.analysis.table import COLUMNS, Row, ensemble_rows, pair_rows
 from scoremd.errors import ScoreMDError
 from scoremd.files import write_text
@@ -42,13 +42,15 @@ class Pair:
     title
         Such as ``samples vs reference``.
     js
-        Jensen-Shannon divergence of (phi, psi), nats.
+        Jensen-Shannon divergence of the collective variables, nats.
     pmf
         Error of the free energy, (kT)**2.
     basins
         Difference of each population, first less second.
     bonds
         Difference of each bonded distance.
+    contacts
+        (pair,) difference of the fraction of frames in contact, first less second.
     """
 
     title: str
@@ -56,6 +58,7 @@ class Pair:
     pmf: Divergence
     basins: dict[str, Estimate]
     bonds: tuple[BondDifference, ...]
+    contacts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,10 @@ class Comparison:
         Of the system.
     temperature
         Kelvin.
+    plane
+        The collective variables.
+    contact_pairs
+        Pairs of beads that `contacts` are of.
     ensembles
         What is there of ``reference``, ``samples``, ``simulation``.
     pairs
@@ -84,6 +91,8 @@ class Comparison:
 
     title: str
     temperature: float
+    plane: Plane
+    contact_pairs: list[tuple[int, int]]
     ensembles: dict[str, Observed]
     pairs: dict[str, Pair]
     agreement: dict[str, float]
@@ -104,6 +113,7 @@ class Comparison:
         return {
             "system": self.title,
             "temperature_K": self.temperature,
+            "variables": list(self.plane.symbols),
             "seed": self.seed,
             "lost_replicas": self.lost_replicas,
             "intervals": {
@@ -129,6 +139,10 @@ class Comparison:
                     "pmf_kT2": asdict(pair.pmf),
                     "population_differences": {basin: asdict(value) for basin, value in pair.basins.items()},
                     "bonds_pm": [asdict(bond) for bond in pair.bonds],
+                    "contacts": {
+                        "mean_difference": mean_difference(pair.contacts),
+                        "largest_difference": largest_difference(pair.contacts),
+                    },
                 }
                 for title, pair in self.pairs.items()
             },
@@ -204,9 +218,9 @@ def compare(
     # Without a reference the two ensembles together say what is normal.
     normal = trajectories["reference"] if reference is not None else mdtraj.join(list(trajectories.values()))
     limits = Limits.of(normal, system.bonds)
+    plane = plane_of(system, trajectories, groups)
     ensembles = {
-        name: observe(traj, system, groups=groups[name], limits=limits, basins=RAMACHANDRAN, name=name)
-        for name, traj in trajectories.items()
+        name: observe(traj, system, groups=groups[name], limits=limits, plane=plane, name=name) for name, traj in trajectories.items()
     }
     atoms = list(system.topology().atoms)
     names = ["–".join(f"{atom.residue.name} {atom.name}" for atom in (atoms[i], atoms[j])) for i, j in system.bonds]
@@ -218,6 +232,8 @@ def compare(
     return Comparison(
         title=system.title,
         temperature=system.temperature,
+        plane=plane,
+        contact_pairs=limits.pairs,
         ensembles=ensembles,
         pairs=pairs,
         agreement={
@@ -234,11 +250,11 @@ def compare(
 def _pair(title: str, a: Observed, b: Observed, reference: Observed | None, names: list[str], seed: int) -> Pair:
     """One column; the floor is the reference's, or b's own where b is the reference or there is none."""
     floor = None if reference is None or reference is b else reference
-    counted = None if floor is None else floor.ramachandran
+    counted = None if floor is None else floor.counted
     return Pair(
         title=title,
-        js=compare_js(a.ramachandran, b.ramachandran, reference=counted, seed=seed),
-        pmf=compare_pmf(a.ramachandran, b.ramachandran, reference=counted, seed=seed),
+        js=compare_js(a.counted, b.counted, reference=counted, seed=seed),
+        pmf=compare_pmf(a.counted, b.counted, reference=counted, seed=seed),
         basins={basin: difference(a.basins[basin], b.basins[basin]) for basin in a.basins},
         bonds=tuple(
             compare_bond(
@@ -252,4 +268,5 @@ def _pair(title: str, a: Observed, b: Observed, reference: Observed | None, name
             )
             for k, name in enumerate(names)
         ),
+        contacts=a.contacts - b.contacts,
     )

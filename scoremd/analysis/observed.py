@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 import mdtraj
 import numpy as np
 
-from scoremd.analysis.basins import Basins
 from scoremd.analysis.histograms import Histogram, histogram
 from scoremd.analysis.intervals import Estimate, check_groups, fraction
+from scoremd.analysis.plane import Plane
 from scoremd.analysis.structure import Limits, mirror_images, pair_distances
-from scoremd.collective_variables import phi_psi
 
 if TYPE_CHECKING:
     from scoremd.systems import System
 
-#: The grid of the Ramachandran plot.
-RANGE = [[-np.pi, np.pi], [-np.pi, np.pi]]
-BINS = 64
+#: Distance below which two beads are in contact, nm.
+CONTACT = 0.8
 
 
 @dataclass(frozen=True)
@@ -28,35 +26,38 @@ class Observed:
 
     Attributes
     ----------
-    angles
-        (frame, 2) phi and psi, radians.
+    variables
+        (frame, 2) collective variables of the plane; angles in radians.
     lengths
         (frame, bond) bonded distances, nm.
     groups
         (frame,) trajectory of each frame; None if every frame was drawn independently.
-    ramachandran
-        Frames in the cells of the (phi, psi) grid.
+    counted
+        Frames in the cells of the plane's grid.
     basins
         Population of each named basin.
     broken, clashing
         Fractions of frames with a broken bond and with a clash.
     mirrored
         Fraction of frames with a mirror image; None where the beads do not show it.
+    contacts
+        (pair,) fraction of frames in which beads more than two bonds apart are in contact.
     """
 
-    angles: np.ndarray
+    variables: np.ndarray
     lengths: np.ndarray
     groups: np.ndarray | None
-    ramachandran: Histogram
+    counted: Histogram
     basins: dict[str, Estimate]
     broken: Estimate
     clashing: Estimate
     mirrored: Estimate | None
+    contacts: np.ndarray
 
     @property
     def n_frames(self) -> int:
         """Number of frames."""
-        return len(self.angles)
+        return len(self.variables)
 
     @property
     def n_groups(self) -> int | None:
@@ -64,8 +65,9 @@ class Observed:
         return None if self.groups is None else len(np.unique(self.groups))
 
     def map(self) -> np.ndarray:
-        """(phi bin, psi bin) number of frames."""
-        return self.ramachandran.counts[:-1].reshape(BINS, BINS)
+        """(first bin, second bin) number of frames in the plane."""
+        cells = self.counted.counts[:-1]
+        return cells.reshape(2 * [round(len(cells) ** 0.5)])
 
 
 def observe(
@@ -74,7 +76,7 @@ def observe(
     *,
     groups: np.ndarray | None,
     limits: Limits,
-    basins: Basins,
+    plane: Plane,
     name: str,
 ) -> Observed:
     """Measure an ensemble.
@@ -89,8 +91,8 @@ def observe(
         (frame,) trajectory of each frame; None if every frame was drawn independently.
     limits
         What counts as whole.
-    basins
-        Regions of (phi, psi) to count.
+    plane
+        Collective variables, and regions of them to count.
     name
         What messages call the ensemble.
 
@@ -105,15 +107,16 @@ def observe(
         If the trajectory is of another molecule or has fewer than two frames, or the groups do not fit it.
     """
     groups = check_groups(groups, traj.n_frames)
-    angles = phi_psi(traj, system)
+    variables = plane.project(traj)
     wrong = mirror_images(mdtraj.Trajectory(traj.xyz, system.topology()))
     return Observed(
-        angles=angles,
+        variables=variables,
         lengths=pair_distances(traj, system.bonds),
         groups=groups,
-        ramachandran=histogram(angles, range=RANGE, bins=BINS, groups=groups, name=name),
-        basins={basin: fraction(inside(angles), groups) for basin, inside in basins.items()},
+        counted=histogram(variables, range=plane.range, bins=plane.bins, groups=groups, name=name),
+        basins={basin: fraction(inside(variables), groups) for basin, inside in plane.basins.items()},
         broken=fraction(limits.broken(traj), groups),
         clashing=fraction(limits.clashes(traj), groups),
         mirrored=None if wrong is None else fraction(wrong, groups),
+        contacts=(pair_distances(traj, limits.pairs) < CONTACT).mean(0),
     )

@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from scoremd.analysis.free_energy import free_energy_difference, free_energy_map, free_energy_profile
-from scoremd.analysis.observed import BINS
 from scoremd.analysis.structure import PICOMETRES
 from scoremd.analysis.table import ENSEMBLES
 from scoremd.units import thermal_energy
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from scoremd.analysis.compare import Comparison
+    from scoremd.analysis.plane import Plane
 
 COLOURS = {"reference": "#000000", "samples": "#2a7bd1", "simulation": "#e07b00"}
 STYLES = {"reference": "-", "samples": "--", "simulation": "-."}
@@ -41,14 +41,16 @@ def _panel(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _map(values: np.ndarray, colours: str, low: float, high: float, label: str) -> Figure:
-    """One (phi bin, psi bin) map over the Ramachandran plane."""
+def _map(plane: Plane, values: np.ndarray, colours: str, low: float, high: float, label: str) -> Figure:
+    """One (bin, bin) map over the plane of the collective variables."""
     figure, axes = _panel(3.5, 2.9)
     axes.set_facecolor(_EMPTY)
     axes.patch.set_alpha(None)
-    extent = (-180, 180, -180, 180)
+    extent = tuple(plane.factor * plane.range.ravel())
     image = axes.imshow(values.T, origin="lower", aspect="auto", extent=extent, cmap=colours, vmin=low, vmax=high, interpolation="none")
-    axes.set(xlabel="φ (°)", ylabel="ψ (°)", xticks=_TICKS, yticks=_TICKS)
+    axes.set(xlabel=_label(plane, 0), ylabel=_label(plane, 1))
+    if plane.unit == "°":
+        axes.set(xticks=_TICKS, yticks=_TICKS)
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=8)
@@ -56,8 +58,12 @@ def _map(values: np.ndarray, colours: str, low: float, high: float, label: str) 
     return figure
 
 
-def ramachandran(comparison: Comparison, ensemble: str) -> Figure:
-    """Free energy over (phi, psi) of one ensemble, on the scale that all ensembles of the comparison share.
+def _label(plane: Plane, axis: int) -> str:
+    return plane.symbols[axis] + (f" ({plane.unit})" if plane.unit else "")
+
+
+def free_energy(comparison: Comparison, ensemble: str) -> Figure:
+    """Free energy over the two collective variables of one ensemble, on the scale that all ensembles of the comparison share.
 
     Parameters
     ----------
@@ -74,40 +80,43 @@ def ramachandran(comparison: Comparison, ensemble: str) -> Figure:
     kt = thermal_energy(comparison.temperature)
     maps = {name: free_energy_map(seen.map(), kt) for name, seen in comparison.ensembles.items()}
     lowest = min(float(np.nanmin(values)) for values in maps.values())
-    return _map(maps[ensemble] - lowest, "viridis_r", 0, HIGHEST, "free energy (kJ/mol)")
+    return _map(comparison.plane, maps[ensemble] - lowest, "viridis_r", 0, HIGHEST, "free energy (kJ/mol)")
 
 
-def ramachandran_difference(comparison: Comparison, first: str, second: str) -> Figure:
+def difference(comparison: Comparison, first: str, second: str) -> Figure:
     """Free energy of the first ensemble less that of the second, kJ/mol; grey where either has too few frames.
 
     On a grid half as fine as the maps', so that chance shows less.
     """
     kt = thermal_energy(comparison.temperature)
-    a, b = (comparison.ensembles[name].map().reshape(BINS // 2, 2, BINS // 2, 2).sum((1, 3)) for name in (first, second))
+    half = comparison.plane.bins // 2
+    a, b = (comparison.ensembles[name].map().reshape(half, 2, half, 2).sum((1, 3)) for name in (first, second))
     change = free_energy_difference(a, b, kt)
-    return _map(change, "RdBu_r", -LARGEST_DIFFERENCE, LARGEST_DIFFERENCE, "difference (kJ/mol)")
+    return _map(comparison.plane, change, "RdBu_r", -LARGEST_DIFFERENCE, LARGEST_DIFFERENCE, "difference (kJ/mol)")
 
 
-def profile(comparison: Comparison, variable: str) -> Figure:
-    """Free energy along ``phi`` or ``psi`` of all ensembles, with 95 % bands over trajectories, kJ/mol."""
-    column = ("phi", "psi").index(variable)
+def profile(comparison: Comparison, variable: int) -> Figure:
+    """Free energy along the first (0) or second (1) variable of all ensembles, with 95 % bands over trajectories, kJ/mol."""
+    plane = comparison.plane
+    low, high = plane.range[variable]
     figure, axes = _panel(4.6, 2.8)
     for name in ENSEMBLES:
         if name in comparison.ensembles:
             seen = comparison.ensembles[name]
             line = free_energy_profile(
-                seen.angles[:, column],
-                range=(-np.pi, np.pi),
-                bins=BINS,
+                seen.variables[:, variable],
+                range=(low, high),
+                bins=plane.bins,
                 thermal_energy=thermal_energy(comparison.temperature),
                 groups=seen.groups,
                 seed=comparison.seed,
             )
-            x = np.degrees(line.centres)
+            x = plane.factor * line.centres
             axes.plot(x, line.energy, STYLES[name], color=COLOURS[name], linewidth=1.4, label=name)
             axes.fill_between(x, line.low, line.high, color=COLOURS[name], alpha=0.2, linewidth=0)
-    symbol = {"phi": "φ", "psi": "ψ"}[variable]
-    axes.set(xlabel=f"{symbol} (°)", ylabel="free energy (kJ/mol)", xticks=_TICKS, xlim=(-180, 180))
+    axes.set(xlabel=_label(plane, variable), ylabel="free energy (kJ/mol)", xlim=(plane.factor * low, plane.factor * high))
+    if plane.unit == "°":
+        axes.set_xticks(_TICKS)
     axes.set_ylim(bottom=-0.5)
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -141,4 +150,20 @@ def bond_lengths(comparison: Comparison, bond: int) -> Figure:
             axes.stairs(density, edges, color=COLOURS[name], linestyle=STYLES[name], linewidth=1.3, label=name)
     axes.set(xlabel="length (pm)", ylabel="density (1/pm)")
     axes.set_ylim(bottom=0)
+    return figure
+
+
+def contact_map(comparison: Comparison, ensemble: str) -> Figure:
+    """Fraction of frames in which two beads are in contact: of an ensemble above the diagonal, of the reference, if there is one, below."""
+    first, second = np.array(comparison.contact_pairs).T
+    n = int(second.max()) + 1
+    values = np.full((n, n), np.nan)
+    values[first, second] = comparison.ensembles[ensemble].contacts
+    values[second, first] = comparison.ensembles.get("reference", comparison.ensembles[ensemble]).contacts
+    figure, axes = _panel(3.5, 2.9)
+    image = axes.imshow(values, origin="lower", cmap="viridis_r", vmin=0, vmax=1, interpolation="none")
+    axes.set(xlabel="bead", ylabel="bead")
+    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03)
+    bar.set_label("fraction in contact", fontsize=8)
+    bar.outline.set_visible(False)
     return figure

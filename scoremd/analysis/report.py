@@ -15,7 +15,7 @@ from markupsafe import Markup
 from scoremd.analysis import plots
 from scoremd.analysis.free_energy import POPULATED
 from scoremd.analysis.svg import inline_svg
-from scoremd.analysis.table import COLUMNS, ENSEMBLES
+from scoremd.analysis.table import COLUMNS, ENSEMBLES, MANY, worst_bond
 from scoremd.analysis.verdict import findings, headline, verdicts
 from scoremd.files import write_text
 from scoremd.units import thermal_energy
@@ -32,17 +32,23 @@ def _figures(comparison: Comparison) -> dict[str, list[tuple[str, Markup]]]:
     columns = [column for column in COLUMNS if column[2] in comparison.pairs]
     bonds = next(iter(comparison.pairs.values())).bonds
     sections: dict[str, list[tuple[str, Figure]]] = {
-        "maps": [(name.capitalize(), plots.ramachandran(comparison, name)) for name in there],
-        "differences": [
-            (f"{first.capitalize()} − {second}", plots.ramachandran_difference(comparison, first, second)) for first, second, _ in columns
-        ],
-        "profiles": [(f"Along {symbol}", plots.profile(comparison, name)) for name, symbol in (("phi", "φ"), ("psi", "ψ"))],
-        "bonds": [(bond.name, plots.bond_lengths(comparison, k)) for k, bond in enumerate(bonds)],
+        "maps": [(name.capitalize(), plots.free_energy(comparison, name)) for name in there],
+        "differences": [(f"{first.capitalize()} − {second}", plots.difference(comparison, first, second)) for first, second, _ in columns],
+        "profiles": [(f"Along {symbol}", plots.profile(comparison, k)) for k, symbol in enumerate(comparison.plane.symbols)],
+        "contacts": [(name.capitalize(), plots.contact_map(comparison, name)) for name in there] if len(bonds) > MANY else [],
+        "bonds": [(bonds[k].name, plots.bond_lengths(comparison, k)) for k in _shown_bonds(comparison)],
     }
     return {
         section: [(caption, inline_svg(figure, f"{section}{k}", caption)) for k, (caption, figure) in enumerate(pictures)]
         for section, pictures in sections.items()
     }
+
+
+def _shown_bonds(comparison: Comparison) -> list[int]:
+    """All bonds if they are few, otherwise those that differ most in each column."""
+    pairs = comparison.pairs.values()
+    bonds = next(iter(pairs)).bonds
+    return list(range(len(bonds))) if len(bonds) <= MANY else sorted({pair.bonds.index(worst_bond(pair)) for pair in pairs})
 
 
 def render_report(comparison: Comparison, provenance: Mapping[str, Any]) -> str:

@@ -94,6 +94,16 @@ class Limits:
         return hit
 
 
+def mean_difference(contacts: np.ndarray) -> float:
+    """Mean absolute difference of two contact maps, from that of each pair, (pair,); 0 where there are no pairs."""
+    return float(np.abs(contacts).mean()) if len(contacts) else 0.0
+
+
+def largest_difference(contacts: np.ndarray) -> float:
+    """Largest absolute difference of two contact maps, as `mean_difference`."""
+    return float(np.abs(contacts).max()) if len(contacts) else 0.0
+
+
 def mirror_images(traj: mdtraj.Trajectory) -> np.ndarray | None:
     """Frames in which any residue is a D-amino acid.
 

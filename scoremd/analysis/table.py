@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from scoremd.analysis.basins import RAMACHANDRAN
 from scoremd.analysis.intervals import Estimate, fraction, weighted_fraction
 from scoremd.analysis.metrics import Divergence
-from scoremd.collective_variables import phi_psi
+from scoremd.analysis.plane import ramachandran_plane
+from scoremd.analysis.structure import largest_difference, mean_difference
 
 if TYPE_CHECKING:
     from scoremd.analysis.compare import Comparison, Pair
     from scoremd.analysis.observed import Observed
+    from scoremd.analysis.structure import BondDifference
     from scoremd.systems import System
     from scoremd.weighted import WeightedSamples
 
@@ -22,6 +23,8 @@ COLUMNS = (
     ("simulation", "reference", "simulation vs reference"),
     ("samples", "simulation", "samples vs simulation"),
 )
+#: Of more bonds than this only the worst is shown, and contacts are.
+MANY = 9
 #: Stands for what is not there.
 NOTHING = "–"
 #: Ensembles in the order of their columns.
@@ -67,7 +70,7 @@ def pair_rows(comparison: Comparison) -> list[Row]:
 
     some = next(iter(comparison.pairs.values()))
     rows = [
-        row("JS divergence of (φ, ψ), excess, nats", lambda p: excess(p.js)),
+        row(f"JS divergence of {comparison.plane.name}, excess, nats", lambda p: excess(p.js)),
         row("  of it scatter of few trajectories, nats", lambda p: scatter(p.js)),
         row("  value (floor), nats", lambda p: beside_floor(p.js, 4)),
         row("  frames a side", lambda p: f"{p.js.frames:,}"),
@@ -77,6 +80,17 @@ def pair_rows(comparison: Comparison) -> list[Row]:
         row(f"Difference of population, {name}", lambda p, name=name: estimate(p.basins[name], 4, sign=True))  # type: ignore[misc]
         for name in some.basins
     ]
+    if len(some.bonds) > MANY:
+        rows += [
+            row(
+                "Contacts, mean and largest difference",
+                lambda p: f"{mean_difference(p.contacts):.4f}, {largest_difference(p.contacts):.4f}",
+            ),
+            row(f"Worst of {len(some.bonds)} bonds: W1 (floor), pm", lambda p: beside_floor(worst_bond(p).distance, 3)),
+            row("  which", lambda p: worst_bond(p).name),
+            row("  ratio of standard deviations", lambda p: estimate(worst_bond(p).sd_ratio, 3)),
+        ]
+        return rows
     for k, bond in enumerate(some.bonds):
         rows += [
             row(f"{bond.name}: W1 (floor), pm", lambda p, k=k: beside_floor(p.bonds[k].distance, 3)),  # type: ignore[misc]
@@ -84,6 +98,11 @@ def pair_rows(comparison: Comparison) -> list[Row]:
             row("  ratio of standard deviations", lambda p, k=k: estimate(p.bonds[k].sd_ratio, 3)),  # type: ignore[misc]
         ]
     return rows
+
+
+def worst_bond(pair: Pair) -> BondDifference:
+    """The bond whose distance differs most, floor taken away."""
+    return max(pair.bonds, key=lambda bond: bond.distance.excess)
 
 
 def excess(js: Divergence) -> str:
@@ -142,8 +161,9 @@ def rare(one: Observed | None, name: str) -> str:
 
 def weighted_rows(system: System, drawn: WeightedSamples) -> list[Row]:
     """Population of each basin in the system's reference, among samples, and among them with their weights."""
-    angles, reference = phi_psi(drawn.trajectory, system), system.reference_ensemble()
-    known = None if reference is None else (phi_psi(reference.to_mdtraj(system.bonds), system), reference.walker)
+    plane, reference = ramachandran_plane(system), system.reference_ensemble()
+    angles = plane.project(drawn.trajectory)
+    known = None if reference is None else (plane.project(reference.to_mdtraj(system.bonds)), reference.walker)
     return [
         (
             basin,
@@ -151,5 +171,5 @@ def weighted_rows(system: System, drawn: WeightedSamples) -> list[Row]:
             estimate(fraction(inside(angles), None), 4),
             estimate(weighted_fraction(inside(angles), drawn.weights), 4),
         )
-        for basin, inside in RAMACHANDRAN.items()
+        for basin, inside in plane.basins.items()
     ]

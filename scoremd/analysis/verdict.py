@@ -93,7 +93,8 @@ def headline(comparison: Comparison) -> str:
     if {v.status for v in judged} == {"agree"}:
         every = _listed(names)
         exceptions = ", with the exceptions below" if findings(comparison) else ""
-        text = f"{every} agree on (φ,\u00a0ψ) within the limits{exceptions}."
+        on = comparison.plane.name.replace(" ", "\u00a0")
+        text = f"{every} agree on {on} within the limits{exceptions}."
     else:
         by_status = {status: [v.title for v in judged if v.status == status] for status in said}
         clauses = [
