@@ -187,7 +187,7 @@ def run_reference(
     name : of the molecule
     structure : topology and positions of its atoms, from `build_peptide` or `read_structure`; hydrogens are added anew
     output : HDF5 file in the format of `scoremd.data`: all atoms, with forces, potential energy, and the replica of each frame as its
-        walker. What is done lies in OUTPUT.part meanwhile
+        walker. What is done lies in OUTPUT.part meanwhile; a run that was interrupted goes on, or ends if it is asked for less than that
     settings : of the run
 
     Returns
@@ -207,7 +207,9 @@ def run_reference(
     try:
         topology, positions, system = solvated(*structure, settings.solvent)
         atoms = _atoms(topology)
-        store = FrameStore(output, (2, len(atoms), 3), json.dumps([name, [str(a) for a in atoms], vars(settings)]))
+        # not its length: a run that takes too long may be ended earlier
+        fixed = {key: value for key, value in vars(settings).items() if key != "ns"}
+        store = FrameStore(output, (2, len(atoms), 3), json.dumps([name, [str(a) for a in atoms], fixed]))
         with exclusive(store.folder):
             replicas = _Replicas(topology, system, positions, settings)
             saved = store.resume()

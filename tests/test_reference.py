@@ -77,6 +77,22 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
     np.testing.assert_array_equal(whole.walker, parts.walker)
 
 
+def test_an_interrupted_run_may_be_ended_earlier(tmp_path, monkeypatch):
+    advance = reference._Replicas.advance
+
+    def dying(self):
+        if self.done == 6:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    monkeypatch.setattr(reference._Replicas, "advance", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run_reference("ALDP", ALDP, tmp_path / "x.h5", SHORT)
+    ensemble, mixing = run_reference("ALDP", ALDP, tmp_path / "x.h5", replace(SHORT, ns=6e-5))
+    assert len(mixing.states) == 6
+    assert ensemble.n_frames == 6
+
+
 def test_seeds(tmp_path):
     one, two, other = (
         run_reference("ALDP", ALDP, tmp_path / f"{k}.h5", replace(SHORT, seed=seed))[0].positions for k, seed in enumerate((0, 0, 1))
