@@ -239,11 +239,13 @@ def reference(
 def train(config: Annotated[Path, typer.Argument(help="YAML file; see scoremd.training.config.")]) -> None:
     """Train a model, or go on with an interrupted run."""
     from scoremd.training.config import read_config
+    from scoremd.training.processes import is_first_process
     from scoremd.training.trainer import train as run
 
     settings = read_config(config)
     run(settings)
-    print(f"model written to {settings.output}")
+    if is_first_process():
+        print(f"model written to {settings.output}")
 
 
 @app.command()

@@ -34,14 +34,14 @@ class Bar:
 
 
 @contextmanager
-def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
-    """A bar on stderr for `total` items, `done` of them before this run; silent where stderr is not a terminal, and within another."""
+def progress(title: str, total: int, unit: str, done: int = 0, *, shown: bool = True) -> Iterator[Bar]:
+    """A bar on stderr for `total` items, `done` of them before; silent where stderr is no terminal, within another, or if not `shown`."""
     global _shown  # noqa: PLW0603  one terminal
     console = Console(file=sys.stderr)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     outermost, _shown = not _shown, True
     try:
-        with Progress(*columns, console=console, disable=not (outermost and console.is_terminal)) as bar:
+        with Progress(*columns, console=console, disable=not (shown and outermost and console.is_terminal)) as bar:
             yield Bar(bar, bar.add_task(title, total=total, completed=done))
     finally:
         _shown = not outermost

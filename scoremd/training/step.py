@@ -200,31 +200,36 @@ def in_halves(step: Callable[[Weights, Batch], StepResult]) -> Callable[[Weights
     """The step as the mean of two that two threads take at the same time, if the batch is large and can be halved."""
 
     def together(weights: Weights, batch: Batch) -> StepResult:
-        counts = [len(batch.denoising.positions) // 2] + ([] if batch.consistency is None else [len(batch.consistency.samples.positions)])
-        if len(batch.denoising.positions) < SMALLEST_HALVED or any(n % 2 for n in counts):
+        if len(batch.denoising.positions) < SMALLEST_HALVED or not can_be_shared(batch, 2):
             return step(weights, batch)
-        first, second = concurrently(lambda k: step(weights, _every_other(batch, k)), range(2))
+        first, second = concurrently(lambda k: step(weights, share_of(batch, k, 2)), range(2))
         gradients = [0.5 * (a + b) for a, b in zip(first.gradients, second.gradients, strict=True)]
         return StepResult(gradients, *(0.5 * (a + b) for a, b in zip(first[1:], second[1:], strict=True)))
 
     return together
 
 
-def _every_other(batch: Batch, k: int) -> Batch:
-    """Samples k, k + 2, ...: of both halves of the times alike."""
+def can_be_shared(batch: Batch, n: int) -> bool:
+    """Whether a batch has n shares of one size."""
+    consistent = 0 if batch.consistency is None else len(batch.consistency.samples.positions)
+    return len(batch.denoising.positions) % n == consistent % n == 0
 
-    def half(q: Tensor) -> Tensor:
-        return q[k::2] if len(q) > 1 else q  # one row of types stands for all
+
+def share_of(batch: Batch, k: int, n: int) -> Batch:
+    """Samples k, k + n, ...: of both halves of the times alike."""
+
+    def part(q: Tensor) -> Tensor:
+        return q[k::n] if len(q) > 1 else q  # one row of types stands for all
 
     def of(noised: Noised) -> Noised:
-        return Noised(*map(half, noised))
+        return Noised(*map(part, noised))
 
     consistency = batch.consistency
     if consistency is not None:
         samples, directions, molecule = consistency
-        consistency = Consistency(of(samples), directions[:, k::2], MoleculeBatch(*map(half, molecule)))
-    target, variance, rates, rate_variance = map(half, (batch.target, batch.variance, batch.rate, batch.rate_variance))
-    molecule = MoleculeBatch(*map(half, batch.molecule))
+        consistency = Consistency(of(samples), directions[:, k::n], MoleculeBatch(*map(part, molecule)))
+    target, variance, rates, rate_variance = map(part, (batch.target, batch.variance, batch.rate, batch.rate_variance))
+    molecule = MoleculeBatch(*map(part, batch.molecule))
     return Batch(of(batch.denoising), target, variance, rates, rate_variance, molecule, consistency)
 
 

@@ -27,7 +27,8 @@ from scoremd.training.checkpoint import RunState
 from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import TrainingSet, ensemble_files, read_ensembles, training_set
 from scoremd.training.evaluation import AsWritten, CannotCompileError, Evaluation, InLanes, Weights
-from scoremd.training.step import Batch, BatchSource, StepResult, in_halves, make_step
+from scoremd.training.processes import in_processes, is_first_process, joined, number_of_processes
+from scoremd.training.step import Batch, BatchSource, StepResult, can_be_shared, in_halves, make_step, share_of
 from scoremd.trajectory_source import TrajectorySource, read_source, write_own_system
 
 LOG = "metrics.csv"
@@ -94,7 +95,7 @@ class Expert:
             description.make_schedule(),
             config.times_of_training[number],
             config.focus,
-            config.batch,
+            config.batch * number_of_processes(),
             config.posterior_weight,
             config.fokker_planck if consistent else None,
             generator,
@@ -117,7 +118,10 @@ class Expert:
     def compile(self) -> None:
         """Compile the step, or record it, on a CUDA device; the random numbers that this draws are put back."""
         before = self.source.generator.get_state()
-        batch = self.source.draw()
+        batch, n = self.source.draw(), number_of_processes()
+        if not can_be_shared(batch, n):
+            raise ScoreMDError(f"the samples of the Fokker-Planck term, fraction times batch, cannot be shared by {n} processes")
+        batch = share_of(batch, 0, n)
         if batch.denoising.positions.is_cuda:
             self.step_function = captured(self.step_function, self.parameters, batch)
         else:
@@ -130,7 +134,7 @@ class Expert:
     def advance(self) -> Tensor:
         """One optimiser step; its losses, see `StepResult`, and the norm of its gradient, (5,)."""
         state, config = self.state, self.config
-        result = self.step_function(self.parameters, self.source.draw())
+        result = in_processes(self.step_function)(self.parameters, self.source.draw())
         for p, gradient in zip(state.parameters.values(), result.gradients, strict=True):
             p.grad = gradient
         norm = torch.nn.utils.clip_grad_norm_(state.parameters.values(), _GRADIENT_NORM)
@@ -176,12 +180,13 @@ def train(config: TrainingConfig) -> None:
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ScoreMDError("device: cuda is asked for, but torch finds no CUDA device")
-    description, data = _material(config)
-    data = data.to(torch.device(config.device))
-    make_folder(config.output)
-    torch.set_num_threads(config.threads)
-    with exclusive(config.output):
-        _train(config, description, data)
+    with joined(config.device) as device:
+        description, data = _material(config)
+        data = data.to(device)
+        make_folder(config.output)
+        torch.set_num_threads(config.threads)
+        with exclusive(config.output) if is_first_process() else contextlib.nullcontext():
+            _train(config, description, data)
 
 
 def _material(config: TrainingConfig) -> tuple[ModelDescription, TrainingSet]:
@@ -214,6 +219,8 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
     for expert in experts:
         if config.trains(expert.number):
             _run(expert, config)
+    if not is_first_process():
+        return
     trained = {"configuration": settings, "frames": len(data.positions), "torch": torch.__version__}
     trained_description = description.model_copy(update={"trained": trained})
     if isinstance(config.data, TrajectorySource):
@@ -254,6 +261,8 @@ def _settings(config: TrainingConfig) -> dict[str, Any]:
     for key in _LATER_OPTIONS:
         if fixed[key] == TrainingConfig.model_fields[key].default:
             del fixed[key]
+    if number_of_processes() > 1:
+        fixed["processes"] = number_of_processes()
     start = {} if config.start is None else {"start": model_hash(*load_model(config.start))}
     return fixed | start | {"data_sha256": _digest(config.data, config.system), "torch": torch.__version__}
 
@@ -278,11 +287,12 @@ def _run(expert: Expert, config: TrainingConfig) -> None:
     if expert.state.step == config.steps:
         return
     log = config.output / LOG
-    _truncate_log(log, expert.number, expert.state.step)
+    if is_first_process():
+        _truncate_log(log, expert.number, expert.state.step)
     expert.compile()
     window: list[Tensor] = []
     title = f"{config.name}, expert {expert.number + 1} of {len(config.time_ranges)}"
-    with progress(title, config.steps, "steps", expert.state.step) as bar:
+    with progress(title, config.steps, "steps", expert.state.step, shown=is_first_process()) as bar:
         while expert.state.step < config.steps:
             window.append(expert.advance())
             bar.advance(1)
@@ -292,10 +302,11 @@ def _run(expert: Expert, config: TrainingConfig) -> None:
                 means = torch.stack(window).mean(0).tolist()
                 if not all(map(math.isfinite, means)):
                     raise ScoreMDError(f"a gradient was not finite in the {len(window)} steps before {step}: lower the learning rate")
-                # the log first: what it has beyond the checkpoint is cut off on resuming
-                _append_log(log, expert, means[:-1])
                 window.clear()
-                expert.state.save(checkpoint, settings)
+                if is_first_process():
+                    # the log first: what it has beyond the checkpoint is cut off on resuming
+                    _append_log(log, expert, means[:-1])
+                    expert.state.save(checkpoint, settings)
 
 
 def _is_ours(log: Path) -> bool:
