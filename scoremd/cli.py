@@ -400,8 +400,11 @@ def emulate(
     every: Interval = 1.0,
     model: Model = None,
     threads: Threads = 2,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Emulate so many systems at a time, --threads each.")] = None,
+    dask: Annotated[str | None, typer.Option("--dask", help="Emulate by the workers of a dask scheduler, tcp://HOST:PORT.")] = None,
 ) -> None:
     """Sample, simulate, compare with the reference, and write the report."""
+    from scoremd.cluster import Workers
     from scoremd.emulation import emulate as run
     from scoremd.force_field import ForceField
     from scoremd.simulation.engine import SimulationSettings
@@ -411,6 +414,8 @@ def emulate(
         raise ScoreMDError("name systems or give --all" + (", not both" if systems else ""))
     if limit is not None and not everything:
         raise ScoreMDError("--limit is for --all")
+    if workers is not None and dask is not None:
+        raise ScoreMDError("give --workers or --dask, not both")
     _use(threads)
     settings = SimulationSettings(ns, replicas, seed, time_step, frame_interval_ps=every)
     if everything:
@@ -418,12 +423,13 @@ def emulate(
         jobs = [(force_field, found) for found in covered_systems(force_field)[:limit]]
     else:
         jobs = _load_each(systems or [], model)
-    if len(jobs) == 1:
+    many = Workers(dask, workers or 1, threads) if workers or dask else None
+    if len(jobs) == 1 and many is None:
         result = run(*jobs[0], output, samples=n, settings=settings, command=_command())
         _show(result.comparison)
         print(f"report: {result.folder / 'report.html'}")
         return
-    rows = survey(jobs, output, samples=n, settings=settings, command=_command())
+    rows = survey(jobs, output, samples=n, settings=settings, command=_command(), workers=many)
     shown = [title for title in rows[0] if not title.endswith((", low", ", high"))]
     table = Table(*shown, title="excess Jensen-Shannon divergence in nats with 95 % intervals, and populations")
     for row in rows:

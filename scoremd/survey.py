@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scoremd.analysis import table
+from scoremd.cluster import Workers, each
 from scoremd.emulation import emulate, is_finished
 from scoremd.files import make_folder, write_text
 from scoremd.force_field import ForceField
@@ -51,7 +52,13 @@ def covered_systems(force_field: ForceField) -> list[System]:
 
 
 def survey(
-    jobs: Sequence[tuple[ForceField, System]], folder: Path, *, samples: int, settings: SimulationSettings, command: str
+    jobs: Sequence[tuple[ForceField, System]],
+    folder: Path,
+    *,
+    samples: int,
+    settings: SimulationSettings,
+    command: str,
+    workers: Workers | None = None,
 ) -> list[dict[str, Any]]:
     """Emulate each molecule in a folder of its name, and write `summary.csv`; what was finished before is kept.
 
@@ -60,6 +67,7 @@ def survey(
     jobs : models and molecules
     folder : made if need be
     samples, settings, command : as of `scoremd.emulation.emulate`
+    workers : who emulate several at the same time; by default this process does one after the other, with the same results
 
     Returns
     -------
@@ -68,20 +76,27 @@ def survey(
     Raises
     ------
     ScoreMDError
-        As `scoremd.emulation.emulate`.
+        As `scoremd.emulation.emulate`, and as `scoremd.cluster.each`.
     """
     make_folder(folder)
-    rows: list[dict[str, Any]] = []
+    row = partial(_row, samples=samples, settings=settings, command=command)
+    tasks = [(force_field, system, folder / system.name) for force_field, system in jobs]
+    found = ((number, row(*task)) for number, task in enumerate(tasks)) if workers is None else each(workers, row, tasks)
+    rows: dict[int, dict[str, Any]] = {}
     with progress(f"emulate {len(jobs)} molecules", len(jobs), "molecules") as bar:
-        for force_field, system in jobs:
-            own = folder / system.name
-            if not is_finished(force_field, system, own, samples=samples, settings=settings):
-                emulate(force_field, system, own, samples=samples, settings=settings, command=command)
-            content = json.loads((own / "comparison.json").read_text(encoding="utf-8"))
-            rows.append({"system": system.name} | {title: show(content) for title, show in COLUMNS.items()})
-            write_text(folder / "summary.csv", _csv(rows))
+        for number, one in found:
+            rows[number] = one
+            write_text(folder / "summary.csv", _csv([rows[k] for k in sorted(rows)]))
             bar.advance(1)
-    return rows
+    return [rows[k] for k in sorted(rows)]
+
+
+def _row(force_field: ForceField, system: System, own: Path, *, samples: int, settings: SimulationSettings, command: str) -> dict[str, Any]:
+    """Emulate a molecule in a folder of its own, if that is not done yet; what the table shows of it."""
+    if not is_finished(force_field, system, own, samples=samples, settings=settings):
+        emulate(force_field, system, own, samples=samples, settings=settings, command=command)
+    content = json.loads((own / "comparison.json").read_text(encoding="utf-8"))
+    return {"system": system.name} | {title: show(content) for title, show in COLUMNS.items()}
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

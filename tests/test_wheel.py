@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 #: Packages that are distributed under another name.
 DISTRIBUTIONS = {"yaml": "pyyaml"}
 #: Imported only where they are installed.
-OPTIONAL = {"torch_cluster", "openmmml", "PeptideBuilder", "Bio"}
+OPTIONAL = {"torch_cluster", "openmmml", "PeptideBuilder", "Bio", "distributed"}
 
 
 def imported_packages():
