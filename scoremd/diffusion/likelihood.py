@@ -16,6 +16,9 @@ from scoremd.diffusion.samplers import ScoreFunction
 from scoremd.diffusion.space import Space
 from scoremd.nn.noise_level import signal_and_noise
 
+#: Beads up to which the divergence is exact, and number of random probes that estimate it beyond.
+WHOLE_BASIS, PROBES = 64, 32
+
 
 def flow_samples(score: ScoreFunction, space: Space, batch: int, grid: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Samples at the last level of a rising grid, (batch, bead, dimension), and ln p of each, normalised over the space, (batch,).
@@ -24,7 +27,8 @@ def flow_samples(score: ScoreFunction, space: Space, batch: int, grid: Tensor, g
     ----------
     score : of one molecule at one noise level
     space : of that molecule
-    grid : (n,) rising lambda from the normal end; four calls of the score at D + 1 points each for an interval
+    grid : (n,) rising lambda from the normal end; four calls of the score for an interval, each at D + 1 points, of more than `WHOLE_BASIS`
+        beads at `PROBES` + 1
     """
     x = space.noise(batch, generator)
     end, gained = _follow(score, space, x, grid, generator)
@@ -45,7 +49,7 @@ def _follow(score: ScoreFunction, space: Space, x: Tensor, grid: Tensor, generat
 
     def rates(lam: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         here, level = state[0], lam[None].to(x.dtype)
-        levels, directions = level.expand(len(here)), space.directions(len(here), generator)
+        levels, directions = level.expand(len(here)), _directions(space, len(here), generator)
         scores = score(basis_points(here, levels, directions), level)
         sigma2 = signal_and_noise(level)[1] ** 2
         gained = -sigma2 * (space.degrees_of_freedom + divergence(scores, levels, directions))
@@ -54,6 +58,17 @@ def _follow(score: ScoreFunction, space: Space, x: Tensor, grid: Tensor, generat
     start = x, x.new_zeros(len(x))
     end, gained = odeint(rates, start, grid[[0, -1]], method="rk4", options={"grid_constructor": lambda *_: grid})
     return end[-1], gained[-1]
+
+
+def _directions(space: Space, batch: int, generator: torch.Generator | None) -> Tensor:
+    """Directions whose sum of second derivatives is the divergence: a whole basis, or, of many beads, its estimate by random probes.
+
+    Probes are drawn anew for each call (Hutchinson's estimate, as in Grathwohl et al., arXiv 1810.01367, where one serves a whole path):
+    their noise, which then averages over the path, has no bias in ln p.
+    """
+    if space.mask.shape[-1] <= WHOLE_BASIS:
+        return space.directions(batch, generator)
+    return torch.stack([space.probe(batch, generator) for _ in range(PROBES)]) / math.sqrt(PROBES)
 
 
 def _normal(space: Space, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import torch
 
+from scoremd.diffusion import likelihood
 from scoremd.diffusion.likelihood import flow_samples, log_likelihood
 from scoremd.diffusion.schedule import VariancePreserving
 
@@ -46,3 +47,26 @@ def test_a_wrong_score_has_a_wrong_likelihood(mixture, plane, generator):
     x = mixture.sample(64, generator)
     found = log_likelihood(lambda y, lam: 1.05 * mixture.score(y, lam), plane, x, grid, generator)
     assert (found + mixture(x, grid[:1])).abs().max() > 0.05
+
+
+def test_probes_of_many_beads_have_no_bias(mixture, plane, generator, monkeypatch):
+    grid = levels(2.0, -10.0)
+    x = mixture.sample(8, generator)
+    exact = log_likelihood(mixture.score, plane, x, grid, generator)
+    monkeypatch.setattr(likelihood, "WHOLE_BASIS", 0)
+    monkeypatch.setattr(likelihood, "PROBES", 1)
+    found = torch.stack([log_likelihood(mixture.score, plane, x, grid, generator) for _ in range(64)])
+    assert (found.std(0) > 1e-3).all()
+    assert ((found.mean(0) - exact).abs() < 0.03 + 4 * found.std(0) / 8).all()
+    monkeypatch.setattr(likelihood, "PROBES", 16)
+    fewer = torch.stack([log_likelihood(mixture.score, plane, x, grid, generator) for _ in range(16)])
+    assert fewer.std(0).mean() < 0.5 * found.std(0).mean()
+
+
+def test_of_a_ball_one_probe_is_exact(gaussian, plane, generator, monkeypatch):
+    """The score's derivative is a multiple of the identity there."""
+    monkeypatch.setattr(likelihood, "WHOLE_BASIS", 0)
+    monkeypatch.setattr(likelihood, "PROBES", 1)
+    grid = levels(3.0, -9.0)
+    x = gaussian.sample(32, generator)
+    torch.testing.assert_close(log_likelihood(gaussian.score, plane, x, grid, generator), -gaussian(x, grid[:1]), rtol=0, atol=1e-3)
