@@ -68,7 +68,7 @@ def build_peptide(residues: Sequence[str]) -> tuple[app.Topology, unit.Quantity]
     Raises
     ------
     ScoreMDError
-        If PeptideBuilder is not installed.
+        If PeptideBuilder is not installed, or a residue is none of those.
     """
     try:
         import PeptideBuilder
@@ -77,6 +77,9 @@ def build_peptide(residues: Sequence[str]) -> tuple[app.Topology, unit.Quantity]
     except ImportError:
         raise ScoreMDError("building a peptide needs PeptideBuilder: pip install PeptideBuilder, or give a structure") from None
     letters = {name: letter for letter, name in AMINO_ACIDS.items()}
+    strange = next((name for name in residues if name not in letters and name not in _CAPS), None)
+    if strange is not None:
+        raise ScoreMDError(f"residue {strange} is none of the twenty amino acids and no cap, so it cannot be built; give a structure")
     # caps are cut from alanines, whose backbone they share
     chain = None
     for name in residues:

@@ -6,6 +6,7 @@ from openmm import unit
 from scoremd.analysis.structure import mirror_images
 from scoremd.errors import ScoreMDError
 from scoremd.peptide_builder import AMINO_ACIDS, build_peptide, residues_of
+from scoremd.systems import load_system
 
 
 def test_sequences_by_letters_and_by_names():
@@ -44,6 +45,11 @@ def test_caps_continue_the_chain():
     assert len(names) == 10
     length = np.linalg.norm(peptide.xyz[0, 1] - peptide.xyz[0, 3])
     assert 0.13 < length < 0.14
+
+
+def test_other_residues_are_not_taken_for_alanine():
+    with pytest.raises(ScoreMDError, match="residue NLE is none of the twenty amino acids and no cap"):
+        build_peptide(load_system("villin").residues)
 
 
 def test_without_peptide_builder_a_structure_is_asked_for(monkeypatch):

@@ -313,3 +313,23 @@ def test_yaml_that_is_not_text(tmp_path):
 def test_yaml_that_is_a_folder_or_missing(tmp_path):
     assert "Is a directory" in refused(tmp_path)
     assert "No such file" in refused(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "ends"),
+    [
+        ("CLN025", 10, ("TYR", "TYR")),
+        ("2jof", 20, ("ASP", "SER")),
+        ("1FME", 28, ("GLU", "ARG")),
+        ("2F4K", 35, ("LEU", "PHE")),
+        ("NuG2", 56, ("ASP", "GLU")),
+    ],
+)
+def test_proteins_are_chains_of_c_alphas(name, length, ends):
+    protein = load_system(name)
+    assert len(protein.beads) == len(protein.residues) == length
+    assert (protein.residues[0], protein.residues[-1]) == ends
+    assert protein.bonds == tuple((k, k + 1) for k in range(length - 1))
+    assert protein.torsions == tuple((k, k + 1, k + 2, k + 3) for k in range(length - 3))
+    assert {bead.name for bead in protein.beads} == {"CA"}
+    assert protein.reference_ensemble() is None

@@ -7,6 +7,8 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scoremd.capture import captured
+from scoremd.data import Ensemble
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive, make_folder, replacing
@@ -22,7 +25,7 @@ from scoremd.nn.energy import MoleculeEnergy
 from scoremd.parts import single_threaded
 from scoremd.progress import progress
 from scoremd.system import Quadruple
-from scoremd.systems import Family, System, ToySystem, find_system
+from scoremd.systems import Family, System, ToySystem, find_system, is_known, load_system
 from scoremd.training.checkpoint import RunState
 from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import TrainingSet, ensemble_files, read_ensembles, training_set
@@ -192,7 +195,7 @@ def train(config: TrainingConfig) -> None:
 def _material(config: TrainingConfig) -> tuple[ModelDescription, TrainingSet]:
     """What is to be trained, and on what."""
     if isinstance(config.data, TrajectorySource):
-        system, ensemble = read_source(config.system, config.data)
+        system, ensemble = _own_material(config.system, config.data)
         description = describe(config, system)
         return description, training_set([(system, ensemble)], description, use_forces=config.use_forces)
     found = find_system(config.system)
@@ -224,9 +227,22 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
     trained = {"configuration": settings, "frames": len(data.positions), "torch": torch.__version__}
     trained_description = description.model_copy(update={"trained": trained})
     if isinstance(config.data, TrajectorySource):
-        write_own_system(config.output / "systems", *read_source(config.system, config.data))
+        write_own_system(config.output / "systems", *_own_material(config.system, config.data))
     save_model(config.output, trained_description, [expert.averaged_network() for expert in experts])
     _remove_checkpoints(config)
+
+
+def _own_material(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
+    """As `read_source`; of a molecule that is known by the name, as it is known."""
+    system, ensemble = read_source(name, source)
+    if not is_known(name):
+        return system, ensemble
+    known = load_system(name)
+    wanted, found = ([*map(str, s.atoms), f"at {s.temperature:g} K"] for s in (known, system))
+    if found != wanted:
+        a, b = next((a, b) for a, b in zip_longest(wanted, found, fillvalue="nothing") if a != b)
+        raise ScoreMDError(f"{name} is a known system, and the trajectories are of another: {b} where it has {a}; choose another name")
+    return known, replace(ensemble, name=known.name)
 
 
 def averaged_so_far(config: TrainingConfig) -> tuple[ModelDescription, list[MoleculeEnergy], int]:

@@ -541,6 +541,23 @@ def test_runs_on_trajectories_resume_and_refuse_others(tmp_path, data, own, monk
         trainer.train(config(data, tmp_path / "whole", **own))
 
 
+def test_trajectories_of_a_known_molecule_are_checked(tmp_path, data, own):
+    own["system"] = "ALDP"
+    with pytest.raises(
+        ScoreMDError, match=r"ALDP is a known system, and the trajectories are of another: CH3 .* where it has C of residue 1"
+    ):
+        trainer.train(config(data, tmp_path / "model", **own))
+    own["data"]["select"] = "(resname ACE and name C) or (resname ALA and name N CA C) or (resname NME and name N)"
+    trainer.train(config(data, tmp_path / "model", **own))
+    model = ForceField.load(tmp_path / "model")
+    assert model.description.systems == ("alanine-dipeptide",)
+    assert model.find("ALDP").title == load_system("ALDP").title
+    assert model.find("ALDP").reference_ensemble().n_frames == small_ensemble(data).n_frames
+    own["data"]["temperature"] = 310.0
+    with pytest.raises(ScoreMDError, match="at 310 K where it has at 300 K"):
+        trainer.train(config(data, tmp_path / "hot", **own))
+
+
 def test_torsions_of_a_chain_come_in_runs_that_overlap():
     torsions = tuple((k, k + 1, k + 2, k + 3) for k in range(10))
     assert trainer._torsion_groups(torsions[:8]) == (torsions[:8],)
