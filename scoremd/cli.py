@@ -306,20 +306,19 @@ def reweight(
 ) -> None:
     """Draw samples of known density, of the probability flow, and weigh them by the energy of the forces."""
     from scoremd.analysis.table import weighted_rows
-    from scoremd.collective_variables import require_phi_psi
     from scoremd.trajectory_files import check_output, write_samples
 
     _use(threads)
     check_output(output, (".h5",))
     force_field, found = _load(system, model)
-    require_phi_psi(found)
     drawn = force_field.weighted_samples(found, n, seed)
     columns = {"log_likelihood": drawn.log_likelihood, "energy": drawn.energy, "log_ratio": drawn.log_ratio}
     write_samples(output, drawn.trajectory, columns)
-    table = Table("population", "reference", "samples", "samples, weighted", title=f"{found.title}, 95 % intervals")
-    for row in weighted_rows(found, drawn):
-        table.add_row(*row)
-    Console().print(table)
+    if {"phi", "psi"} <= set(found.collective_variables):
+        table = Table("population", "reference", "samples", "samples, weighted", title=f"{found.title}, 95 % intervals")
+        for row in weighted_rows(found, drawn):
+            table.add_row(*row)
+        Console().print(table)
     size = drawn.effective_sample_size
     print(f"{n} samples written to {output}; weighted they are worth {size:.0f} independent ones of the forces ({size / n:.0%})")
 
@@ -370,7 +369,7 @@ def compare(
     from scoremd.trajectory_files import read_trajectory
 
     found = load_system(system) if model is None else ForceField.load(model).find(system)
-    ensemble = found.reference_ensemble() if reference is None else found.beads_of(read_ensemble(reference))
+    ensemble = found.reference_ensemble() if reference is None else found.beads_of(replace(read_ensemble(reference), forces=None))
     drawn, of_replicas, _ = (None, None, None) if samples is None else read_trajectory(samples, found.topology())
     if of_replicas is not None:
         logging.getLogger("scoremd").warning("%s holds replicas of a simulation, but is taken for independent samples", samples)

@@ -5,7 +5,9 @@ emulation leaves: the scheduler gives its molecule to another, who goes on from 
 """
 
 import contextlib
+import functools
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
-from scoremd.model_files import networks_from, tensors_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -48,7 +48,7 @@ def connected(workers: Workers) -> Iterator["Client"]:
     Raises
     ------
     ScoreMDError
-        If dask.distributed is not installed, or the scheduler cannot be reached.
+        If dask.distributed is not installed, or the scheduler cannot be reached or has no workers.
     """
     try:
         from distributed import Client, LocalCluster
@@ -65,7 +65,12 @@ def connected(workers: Workers) -> Iterator["Client"]:
         except (OSError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:100]
             raise ScoreMDError(f"there is no dask scheduler at {workers.address} ({reason})") from None
-        yield stack.enter_context(client)
+        stack.enter_context(client)
+        try:
+            client.wait_for_workers(1, timeout=_TIMEOUT)
+        except TimeoutError:
+            raise ScoreMDError(f"the dask scheduler at {workers.address} has no workers") from None
+        yield client
 
 
 def each(
@@ -77,39 +82,42 @@ def each(
     ----------
     workers : who does them
     function : of a model, a molecule and a folder; without side effects but in that folder
-    jobs : its arguments
+    jobs : its arguments; all folders are in one, which all workers see
 
     Raises
     ------
     ScoreMDError
-        As `connected` and `function`.
+        As `connected` and `function`; or if a molecule kills its worker time and again.
     """
-    from distributed import as_completed
+    with connected(workers) as client, tempfile.TemporaryDirectory(prefix=".models-", dir=jobs[0][2].resolve().parent) as shared:
+        # workers read models from the disk: what is only in the memory of one that is killed would be lost
+        from distributed import CancelledError, KilledWorker, as_completed
 
-    with connected(workers) as client:
-        models: dict[str, Any] = {}
         futures = {}
         for number, (force_field, molecule, folder) in enumerate(jobs):
-            if force_field.hash not in models:
-                content = (force_field.description, tensors_of(force_field.experts), force_field.systems)
-                models[force_field.hash] = client.scatter(content, broadcast=True)
-            model = models[force_field.hash]
-            futures[client.submit(_by_worker, function, model, molecule, folder.resolve(), workers.threads, pure=False)] = number
-        for future, result in as_completed(futures, with_results=True):
-            yield futures[future], result
+            model = Path(shared) / force_field.hash
+            if not model.exists():
+                force_field.save(model)
+            arguments = (model, force_field.systems, molecule, folder.resolve(), workers.threads)
+            futures[client.submit(_by_worker, function, *arguments, pure=False)] = number
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except (KilledWorker, CancelledError):
+                raise ScoreMDError(f"{jobs[futures[future]][2].name}: its workers were killed again and again; is memory short?") from None
 
 
 def _by_worker(
-    function: Callable[..., dict[str, Any]],
-    model: tuple[ModelDescription, dict[str, torch.Tensor], tuple[Path, ...]],
-    molecule: Any,
-    folder: Path,
-    threads: int,
+    function: Callable[..., dict[str, Any]], model: Path, systems: tuple[Path, ...], molecule: Any, folder: Path, threads: int
 ) -> dict[str, Any]:
-    if not folder.parent.is_dir():
+    if not model.is_dir():
         raise ScoreMDError(f"{folder.parent}: a worker does not see this folder; it must be on a disk that all share")
     torch.set_num_threads(threads)
-    description, tensors, systems = model
-    force_field = ForceField(description, networks_from(description, tensors, description.name))
+    force_field = _loaded(model)
     force_field.systems = systems
     return function(force_field, molecule, folder)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(model: Path) -> ForceField:
+    return ForceField.load(model)

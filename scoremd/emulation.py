@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremd.analysis.compare import Comparison, compare
-from scoremd.analysis.plane import LAG
+from scoremd.analysis.plane import require_plane
 from scoremd.analysis.report import write_report
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
@@ -118,13 +118,12 @@ def emulate(
     if samples < settings.replicas:
         raise ScoreMDError(f"{settings.replicas} replicas start from as many samples; {samples} are too few")
     ensemble = system.reference_ensemble() if reference is None else reference
-    longest = settings.frames - int(EQUILIBRATION * settings.frames)
-    if ensemble is None and longest <= LAG and not {"phi", "psi"} <= set(system.collective_variables):
-        enough = int(LAG / (1 - EQUILIBRATION))
-        raise ScoreMDError(
-            f"{system.title} has no phi and psi: slow variables, without a reference, need simulations of more than {enough} frames, "
-            f"not {settings.frames}"
+    lengths = {"simulation": settings.frames - int(EQUILIBRATION * settings.frames)}
+    if ensemble is not None:
+        lengths["reference"] = (
+            ensemble.n_frames if ensemble.walker is None else int(np.unique(ensemble.walker, return_counts=True)[1].max())
         )
+    require_plane(system, lengths)
     make_folder(folder)
     with exclusive(folder):
         claimed = _claimed(force_field, system, samples, settings)

@@ -9,6 +9,8 @@ from scoremd.errors import ScoreMDError
 
 #: Directions of the left-out forces weaker than this (of the strongest, squared) carry no usable signal.
 _RANK_TOLERANCE = 1e-10
+#: Components of forces that there must be for each weight: with fewer the fit follows the forces themselves, and takes them away.
+_COMPONENTS_PER_WEIGHT = 20
 
 
 def aggregate_forces(forces: NDArray[np.floating], beads: Sequence[int]) -> NDArray[np.float32]:
@@ -35,7 +37,7 @@ def aggregate_forces(forces: NDArray[np.floating], beads: Sequence[int]) -> NDAr
     Raises
     ------
     ScoreMDError
-        If the array has another shape, or an index is repeated or out of range.
+        If the array has another shape, an index is repeated or out of range, or there are too few frames.
 
     References
     ----------
@@ -71,14 +73,14 @@ def force_map(
     Raises
     ------
     ScoreMDError
-        If an index is repeated or out of range, or a constraint joins two beads.
+        If an index is repeated or out of range, a constraint joins two beads, or there are too few frames to fit the weights.
     """
     kept = check_bead_indices(beads, n_atoms)
     group = _rigid_groups(n_atoms, rigid)
     own_group, counts = np.unique(group[kept], return_counts=True)
     if counts.max() > 1:
         i, j = kept[group[kept] == own_group[counts.argmax()]][:2]
-        raise ScoreMDError(f"atoms {i} and {j} are beads that constraints join: their forces are not known; use_forces: false does without")
+        raise ScoreMDError(f"atoms {i} and {j} are beads that constraints join: their forces are not known, so do without forces")
     left_out = np.setdiff1d(np.unique(group), own_group)
 
     def rows_of(part: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -93,10 +95,18 @@ def force_map(
     weights: NDArray[np.floating] = np.zeros((len(left_out), len(kept)))
     if len(left_out):
         square, product = np.zeros((len(left_out), len(left_out))), np.zeros((len(left_out), len(kept)))
+        components = 0
         for part in forces:
             own, free = rows_of(part)
+            components += len(own)
             square += free.T @ free
             product += free.T @ own
+        if components < _COMPONENTS_PER_WEIGHT * len(left_out):
+            needed = -(-_COMPONENTS_PER_WEIGHT * len(left_out) // 3)
+            raise ScoreMDError(
+                f"forces of {components // 3} frames are too few to gather those of {len(left_out)} atoms onto beads: {needed} are needed; "
+                "or do without forces"
+            )
         weights = np.linalg.lstsq(square, -product, rcond=_RANK_TOLERANCE)[0]
 
     def gathered(part: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -29,11 +29,11 @@ class FrameStore:
     Parameters
     ----------
     output : file to be written at the end
-    shape : (replica, bead, 3) of a frame
+    shape : of a frame; (replica, bead, 3) of a simulation
     settings : identifies the run; an interrupted run with other settings is refused
     """
 
-    def __init__(self, output: str | os.PathLike[str], shape: tuple[int, int, int], settings: str) -> None:
+    def __init__(self, output: str | os.PathLike[str], shape: tuple[int, ...], settings: str) -> None:
         self.output, self.shape, self.settings = check_output(output), shape, settings
         self.folder = self.output.with_name(self.output.name + ".part")
         self.folder.mkdir(exist_ok=True)

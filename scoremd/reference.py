@@ -138,7 +138,7 @@ def solvated(topology: app.Topology, positions: unit.Quantity, solvent: str) -> 
         system = force_field.createSystem(
             modeller.topology, nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=False, hydrogenMass=_HYDROGEN_MASS
         )
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, ArithmeticError, openmm.OpenMMException) as error:
         raise ScoreMDError(f"Amber ff14SB cannot describe the structure ({' '.join(str(error).split())[:160]})") from None
     if solvent == "obc2":
         _use_fast_obc2(system)
@@ -209,20 +209,20 @@ def run_reference(
         atoms = _atoms(topology)
         # not its length: a run that takes too long may be ended earlier
         fixed = {key: value for key, value in vars(settings).items() if key != "ns"}
-        store = FrameStore(output, (2, len(atoms), 3), json.dumps([name, [str(a) for a in atoms], fixed]))
+        store = FrameStore(output, (6 * len(atoms) + 1 + settings.replicas,), json.dumps([name, [str(a) for a in atoms], fixed]))
         with exclusive(store.folder):
             replicas = _Replicas(topology, system, positions, settings)
             saved = store.resume()
             if saved is None:
                 replicas.start(positions)
             else:
-                replicas.restore(saved)
+                replicas.restore(saved, store.frames())
             unit_of_progress = f"ps of {settings.replicas} replicas"
             with progress(f"simulate {name}", settings.iterations, unit_of_progress, replicas.done) as bar:
                 while replicas.done < settings.iterations:
                     store.append(replicas.advance(), replicas.to_tensors())
                     bar.advance(1)
-            ensemble = _ensemble(name, atoms, store, replicas, settings)
+            ensemble = _ensemble(name, atoms, store, settings)
             write_ensemble(output, ensemble)
             shutil.rmtree(store.folder)
     finally:
@@ -239,14 +239,12 @@ def _atoms(topology: app.Topology) -> tuple[Bead, ...]:
     return tuple(found)
 
 
-def _ensemble(name: str, atoms: tuple[Bead, ...], store: FrameStore, replicas: "_Replicas", settings: ReferenceSettings) -> Ensemble:
-    frames = store.frames()
-    first = int(EQUILIBRATION * len(frames))
-    walker = np.array([row.index(0) for row in replicas.states])
-    positions = frames[first:, 0] - frames[first:, 0].mean(1, keepdims=True)
-    return Ensemble(
-        name, settings.temperature, atoms, positions, frames[first:, 1], walker[first:], np.array(replicas.energies[first:], np.float32)
-    )
+def _ensemble(name: str, atoms: tuple[Bead, ...], store: FrameStore, settings: ReferenceSettings) -> Ensemble:
+    frames, n = store.frames(), 3 * len(atoms)
+    frames = frames[int(EQUILIBRATION * len(frames)) :]
+    positions, forces = (frames[:, k * n : (k + 1) * n].reshape(-1, len(atoms), 3) for k in range(2))
+    walker = frames[:, 2 * n + 1 :].argmin(1)
+    return Ensemble(name, settings.temperature, atoms, positions - positions.mean(1, keepdims=True), forces, walker, frames[:, 2 * n])
 
 
 class _Replicas:
@@ -254,8 +252,7 @@ class _Replicas:
 
     Attributes
     ----------
-    states : which temperature each replica had, after each iteration
-    energies : of the frame of each iteration, kJ/mol
+    states : which temperature each replica had in each iteration
     """
 
     def __init__(self, topology: app.Topology, system: openmm.System, positions: unit.Quantity, settings: ReferenceSettings) -> None:
@@ -267,7 +264,6 @@ class _Replicas:
         self.simulation = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName(settings.platform))
         self.simulation.context.setPositions(positions)
         self.states: list[list[int]] = []
-        self.energies: list[float] = []
 
     @property
     def done(self) -> int:
@@ -287,7 +283,7 @@ class _Replicas:
         self.sampler = self._make_sampler()
 
     def advance(self) -> Tensor:
-        """One iteration; positions and forces of the replica at the lowest temperature, (2, atom, 3), nm and kJ/mol/nm."""
+        """One iteration: positions, forces and energy of the replica at the lowest temperature, nm, kJ/mol/nm, kJ/mol; and all `states`."""
         found: list[NDArray[np.float64]] = []
 
         def report(sampler: app.ReplicaExchangeSampler) -> None:
@@ -295,18 +291,19 @@ class _Replicas:
             context = self.simulation.context
             context.setState(sampler.replicaConformation[sampler.replicaStateIndex.index(0)])
             state = context.getState(positions=True, forces=True, energy=True)
-            self.energies.append(state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole))
+            energy = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
             forces = state.getForces(asNumpy=True).value_in_unit(unit.kilojoule_per_mole / unit.nanometer)
-            found.extend((state.getPositions(asNumpy=True).value_in_unit(unit.nanometer), forces))
+            positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+            found.append(np.concatenate([positions.ravel(), forces.ravel(), [energy], self.states[-1]]))
 
         self.sampler.reporters = [report]
         try:
             self.sampler.simulate(1)
-        except openmm.OpenMMException as error:
+        except (openmm.OpenMMException, ArithmeticError) as error:  # energies beyond all bounds overflow where exchanges are decided
             raise ScoreMDError(f"the simulation blew up ({error}): take a smaller time step, or mend the structure") from None
         if not np.isfinite(found).all():
             raise ScoreMDError("the simulation blew up: take a smaller time step, or mend the structure")
-        return torch.from_numpy(np.stack(found)).float()
+        return torch.from_numpy(found[0]).float()
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All that is needed to go on, with the number of frames."""
@@ -317,15 +314,13 @@ class _Replicas:
         kept = json.dumps([texts, self.sampler.replicaStateIndex, previous, random.getstate()])
         return {
             "frames": torch.tensor(self.done),
-            "states": torch.tensor(self.states),
-            "energies": torch.tensor(self.energies, dtype=torch.float64),
             "kept": torch.frombuffer(bytearray(kept.encode()), dtype=torch.uint8),
             "noise": torch.frombuffer(bytearray(noise), dtype=torch.uint8),
         }
 
-    def restore(self, saved: dict[str, Tensor]) -> None:
-        """Go on from `to_tensors`."""
-        self.states, self.energies = saved["states"].tolist(), saved["energies"].tolist()
+    def restore(self, saved: dict[str, Tensor], frames: NDArray[np.float32]) -> None:
+        """Go on from `to_tensors` and what `advance` gave so far."""
+        self.states = frames[:, -self.settings.replicas :].astype(int).tolist()
         texts, indices, previous, drawn = json.loads(saved["kept"].numpy().tobytes())
         self.simulation.context.loadCheckpoint(saved["noise"].numpy().tobytes())
         self.sampler = self._make_sampler()

@@ -18,7 +18,7 @@ _TEMPLATE = """\
 # {frames} frames of {beads} beads in {residues} residues{with_forces}; all keys: scoremd/training/config.py
 name: {name}
 title: {title}
-# the molecule's name in other commands: scoremd emulate {name} --model {output} -o {name}
+# the molecule's name in other commands: scoremd emulate {plain} --model {output} -o report
 system: {name}
 data:
   # any formats that mdtraj reads; each file counts as an independent trajectory
@@ -97,9 +97,10 @@ def write_configuration(path: Path, name: str, source: TrajectorySource, steps: 
         beads=len(system.beads),
         residues=len(system.residues),
         with_forces=" with forces" if source.forces is not None else "",
-        name=name,
+        name=_inline(name),
+        plain=name,
         title=_inline(system.title),
-        output=f"{name}-model",
+        output=_inline(f"{name}-model"),
         trajectories=shown(source.trajectories),
         topology=shown([source.topology])[1:-1],
         select=_inline(source.select),

@@ -28,7 +28,7 @@ Quadruple = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt
 #: Standard atomic weights, Da, of the elements that shipped models are made of; mdtraj, which has the others, gives further digits.
 _MASSES = {"C": 12.011, "N": 14.007, "O": 15.999, "S": 32.06}
 #: What force fields call residues whose hydrogens they want to tell apart; heavy atoms are the same.
-_SAME_RESIDUE = {"HID": "HIS", "HIE": "HIS", "HSD": "HIS", "HSE": "HIS", "CYX": "CYS"}
+_SAME_RESIDUE = {"HID": "HIS", "HIE": "HIS", "HSD": "HIS", "HSE": "HIS", "HSP": "HIS", "HIP": "HIS", "CYX": "CYS"}
 
 
 def standard_residue(name: str) -> str:

@@ -4,6 +4,7 @@ Frames are read in parts, and of each only the beads are kept, so that the traje
 """
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,6 +35,8 @@ _REFERENCE = 50000
 _LONGEST_BOND = 0.7
 #: nm. The length of a bond that no constraint holds has a larger standard deviation; XTC files round away a third of this.
 _RIGID = 1e-3
+#: Frames that tell constrained bonds from others.
+_ENOUGH = 50
 
 
 class _Section(BaseModel):
@@ -278,9 +281,12 @@ class _Forces:
             )
         self._map = None
         if counts == {topology.n_atoms}:
-            rigid = _constraints(source, topology)
-            parts = (part for path in self._files for part in self._parts(path))
-            self._map = force_map(topology.n_atoms, beads.tolist(), parts, rigid)
+            # solvent and other molecules are left alone: their forces would have to be gathered with weights of their own
+            self._atoms = _molecule(source, topology, beads)
+            place = {int(atom): k for k, atom in enumerate(self._atoms)}
+            rigid = [(place[a], place[b]) for a, b in _constraints(source, topology, self._atoms)]
+            parts = (part[:, self._atoms] for path in self._files for part in self._parts(path))
+            self._map = force_map(len(self._atoms), [place[int(k)] for k in beads], parts, rigid)
 
     def of(self, number: int, frames: int) -> list[NDArray[np.float32]]:
         """Of one trajectory, in parts, kJ/mol/nm."""
@@ -294,7 +300,7 @@ class _Forces:
 
     def _gathered(self, path: Path) -> Iterator[NDArray[np.float32]]:
         for part in self._parts(path):
-            yield part.astype(np.float32) if self._map is None else self._map(part)
+            yield part.astype(np.float32) if self._map is None else self._map(part[:, self._atoms])
 
     def _parts(self, path: Path) -> Iterator[NDArray[np.float64]]:
         array = self._opened(path)
@@ -319,16 +325,41 @@ class _Forces:
         return array
 
 
-def _constraints(source: TrajectorySource, topology: mdtraj.Topology) -> list[tuple[int, int]]:
-    """Bonded atoms that keep their distance over the first frames."""
+def _molecule(source: TrajectorySource, topology: mdtraj.Topology, beads: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Atoms of the molecule that the beads are of, rising."""
     if topology.n_bonds == 0:
         raise ScoreMDError(f"{source.topology}: has no bonds, which forces on all atoms need: constrained bonds share their forces")
+    partners: dict[int, list[int]] = {atom.index: [] for atom in topology.atoms}
+    for a, b in topology.bonds:
+        partners[a.index].append(b.index)
+        partners[b.index].append(a.index)
+    found, front = set(beads.tolist()), set(beads.tolist())
+    while front:
+        front = {other for atom in front for other in partners[atom]} - found
+        found |= front
+    residues = {topology.atom(int(k)).residue.index for k in beads}
+    lost = next((a for a in topology.atoms if a.residue.index in residues and a.index not in found), None)
+    if lost is not None:
+        raise ScoreMDError(
+            f"{source.topology}: atom {lost} has no bond, which forces on all atoms need: constrained bonds share their forces"
+        )
+    return np.array(sorted(found))
+
+
+def _constraints(source: TrajectorySource, topology: mdtraj.Topology, atoms: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Bonded atoms of a molecule that keep their distance over the first frames."""
+    mine = set(atoms.tolist())
+    pairs = np.array([(a.index, b.index) for a, b in topology.bonds if a.index in mine])
     everything = np.arange(topology.n_atoms)
-    part = next(_frames(source.trajectories[0], topology, source.stride, everything), None)
-    if part is None or part.n_frames < 2:
-        return []
-    pairs = np.array([(a.index, b.index) for a, b in topology.bonds])
-    lengths = np.linalg.norm(part.xyz[:, pairs[:, 0]] - part.xyz[:, pairs[:, 1]], axis=-1)
-    whole = lengths < 1.0  # bonds that a periodic box cuts look longer in some frames
-    rigid = np.array([column[keep].std() < _RIGID if keep.sum() > 1 else False for column, keep in zip(lengths.T, whole.T, strict=True)])
-    return [tuple(pair) for pair in pairs[rigid].tolist()]
+    parts: list[NDArray[np.float64]] = []
+    for part in itertools.chain.from_iterable(_frames(path, topology, source.stride, everything) for path in source.trajectories):
+        parts.append(np.linalg.norm(part.xyz[:, pairs[:, 0]] - part.xyz[:, pairs[:, 1]], axis=-1))
+        if sum(map(len, parts)) >= _ENOUGH:
+            break
+    lengths = np.concatenate(parts)
+    if len(lengths) < _ENOUGH:
+        raise ScoreMDError(
+            f"{len(lengths)} frames are too few to see which bonds are constrained: {_ENOUGH} are needed; or do without forces"
+        )
+    whole = np.where(lengths < 1.0, lengths, np.nan)  # bonds that a periodic box cuts look longer in some frames
+    return [tuple(pair) for pair in pairs[np.nanstd(whole, axis=0) < _RIGID].tolist()]

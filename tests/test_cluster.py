@@ -68,6 +68,29 @@ def test_the_work_of_a_killed_worker_is_done_by_another(tmp_path):
     assert found[1]["pid"] != killed[0]
 
 
+def test_the_only_worker_may_be_killed(tmp_path):
+    (found,) = each(Workers(processes=1), die_once, [(alanine_dipeptide(), "a", tmp_path / "a")])
+    assert found[1]["molecule"] == "a"
+
+
+def die_once(_force_field, molecule, folder):
+    if not folder.exists():
+        folder.mkdir()
+        os._exit(1)
+    return {"molecule": molecule}
+
+
+def die(_force_field, _molecule, _folder):
+    os._exit(1)
+
+
+@pytest.mark.slow
+def test_what_kills_every_worker_is_given_up(tmp_path):
+    with pytest.raises(ScoreMDError, match="a: its workers were killed again and again"):
+        list(each(Workers(processes=1), die, [(alanine_dipeptide(), "a", tmp_path / "a")]))
+    assert not list(tmp_path.glob(".models*"))
+
+
 def refuse(_force_field, _molecule, folder):
     raise ScoreMDError(f"{folder.name} cannot be done")
 
@@ -75,8 +98,6 @@ def refuse(_force_field, _molecule, folder):
 def test_what_a_worker_refuses_is_said_as_it_is(tmp_path):
     with pytest.raises(ScoreMDError, match=r"^x cannot be done$"):
         list(each(Workers(), refuse, [(alanine_dipeptide(), "x", tmp_path / "x")]))
-    with pytest.raises(ScoreMDError, match="a worker does not see this folder"):
-        list(each(Workers(), refuse, [(alanine_dipeptide(), "x", tmp_path / "no" / "x")]))
 
 
 def test_a_scheduler_that_runs_is_used(tmp_path):

@@ -41,8 +41,10 @@ def test_the_ensemble_has_what_a_model_is_trained_on(tmp_path):
     assert mixing.states.shape == (10, 3)
     assert (np.sort(mixing.states, axis=1) == [0, 1, 2]).all()
     np.testing.assert_array_equal(ensemble.walker, mixing.states.argmin(1)[1:])
-    beads = load_system("ALDP").beads_of(read_ensemble(tmp_path / "ALDP.h5"))
-    assert beads.forces.shape == (9, 5, 3)
+    read = read_ensemble(tmp_path / "ALDP.h5")
+    assert load_system("ALDP").beads_of(replace(read, forces=None)).positions.shape == (9, 5, 3)
+    with pytest.raises(ScoreMDError, match="forces of 9 frames are too few to gather those of 17 atoms onto beads: 114 are needed"):
+        load_system("ALDP").beads_of(read)
     assert not (tmp_path / "ALDP.h5.part").exists()
     _, _, system = solvated(*ALDP, "obc2")
     for k in (0, 8):
@@ -115,6 +117,19 @@ def test_energies_at_two_temperatures_are_boltzmann_distributed(tmp_path):
     slope = np.polyfit(centres, np.log(counts[0] / counts[1]), 1, w=1 / np.sqrt((1 / counts).sum(0)))[0]
     expected = 1 / thermal_energy(330.0) - 1 / thermal_energy(300.0)
     assert slope == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_blow_ups_end_with_one_line(tmp_path, seed):
+    with pytest.raises(ScoreMDError, match="the simulation blew up"):
+        run_reference("ALDP", ALDP, tmp_path / "x.h5", replace(SHORT, ns=0.02, exchange_ps=0.1, time_step_fs=10.0, seed=seed))
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_atoms_in_one_place_are_refused(tmp_path):
+    topology, positions = ALDP
+    with pytest.raises(ScoreMDError, match=r"cannot describe the structure|blew up"):
+        run_reference("x", (topology, [openmm.Vec3(0, 0, 0)] * len(positions) * unit.nanometer), tmp_path / "x.h5", SHORT)
 
 
 def test_mixing_counts_trips_there_and_back():

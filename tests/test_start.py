@@ -15,7 +15,7 @@ def source(tmp_path):
     (tmp_path / "data").mkdir()
     whole[0].save_pdb(str(tmp_path / "data" / "top.pdb"))
     whole.save_dcd(str(tmp_path / "data" / "run 1.dcd"))
-    np.save(tmp_path / "data" / "f.npy", np.zeros((30, 50, 3)))
+    np.save(tmp_path / "data" / "f.npy", np.zeros((30, 10, 3)))
     files = {"trajectories": [tmp_path / "data" / "run 1.dcd"], "topology": tmp_path / "data" / "top.pdb"}
     return {**files, "temperature": 310.0, "select": "name CA or name 'CB'"}
 
@@ -37,6 +37,30 @@ def test_what_is_written_is_a_configuration_with_paths_from_its_folder(tmp_path,
     scaled = config.length_scale * ensemble.positions
     np.testing.assert_allclose(scaled.var(axis=(0, 1)).mean(), 1, rtol=0.02)
     assert len(system.beads) == 10
+
+
+@pytest.mark.parametrize("name", ["1", "no", "2e3"])
+def test_names_that_yaml_would_take_for_something_else(tmp_path, source, name):
+    path = tmp_path / f"{name}.yaml"
+    write_configuration(path, name, TrajectorySource.model_validate(source), 70)
+    config = read_config(path)
+    assert (config.name, config.system, config.output.name) == (name, name, f"{name}-model")
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong", "words"),
+    [
+        ("  stride: 1", "  stride: 0", "data.trajectories.stride: Input should be greater than or equal to 1"),
+        ("  select:", "  selekt:", "data.trajectories.selekt: Extra inputs are not permitted"),
+        ("  temperature: 310.0", "  temperature: -3", "data.trajectories.temperature: Input should be greater than 0"),
+    ],
+)
+def test_what_is_wrong_with_the_data_is_said(tmp_path, source, line, wrong, words):
+    path = tmp_path / "mine.yaml"
+    write_configuration(path, "mine", TrajectorySource.model_validate(source), 70)
+    path.write_text(path.read_text().replace(line, wrong, 1))
+    with pytest.raises(ScoreMDError, match=f"mine.yaml: {words}"):
+        read_config(path)
 
 
 def test_a_file_that_is_there_stays(tmp_path, source):

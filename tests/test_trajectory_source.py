@@ -1,4 +1,5 @@
 import h5py
+import mdtraj
 import numpy as np
 import pytest
 
@@ -28,6 +29,14 @@ def folder(tmp_path):
     for end in ("xtc", "dcd", "h5", "pdb"):
         whole.save(str(tmp_path / f"run.{end}"))
     return tmp_path
+
+
+@pytest.fixture
+def many(folder):
+    """Frames enough to fit weights of forces to."""
+    whole = peptides.trajectory(320)
+    whole.save_dcd(str(folder / "many.dcd"))
+    return whole
 
 
 def source(folder, *names, **changes):
@@ -65,14 +74,14 @@ def test_strides_and_several_files(folder):
 
 
 @pytest.mark.parametrize(("end", "unit", "factor"), [("npy", "kJ/mol/nm", 1.0), ("h5", "kcal/mol/angstrom", 41.84)])
-def test_forces_of_all_atoms_are_gathered_as_those_of_an_ensemble(folder, end, unit, factor):
-    forces = 100 * np.random.default_rng(1).standard_normal((30, 50, 3))
+def test_forces_of_all_atoms_are_gathered_as_those_of_an_ensemble(folder, many, end, unit, factor):
+    forces = 100 * np.random.default_rng(1).standard_normal((320, 50, 3))
     if end == "npy":
         np.save(folder / "f.npy", forces)
     else:
         with h5py.File(folder / "f.h5", "w") as file:
             file["forces"] = forces
-    _, ensemble = read_source("ala5", source(folder, forces={"files": [folder / f"f.{end}"], "unit": unit}))
+    _, ensemble = read_source("ala5", source(folder, "many.dcd", forces={"files": [folder / f"f.{end}"], "unit": unit}))
     expected = aggregate_forces(factor * forces, CA)
     np.testing.assert_allclose(ensemble.forces, expected, atol=1e-4 * np.abs(expected).max())
 
@@ -84,14 +93,14 @@ def test_forces_of_beads_are_taken_as_they_are(folder):
     np.testing.assert_allclose(ensemble.forces, forces[::3], rtol=1e-6)
 
 
-def test_forces_of_constraints_do_not_reach_the_beads(folder):
-    whole = peptides.trajectory()
+def test_forces_of_constraints_do_not_reach_the_beads(folder, many):
+    whole = many
     # a rigid bond of CA to HA, along which the constraint's force, which the file lacks, would have acted
     apart = whole.xyz[:, CA + 1] - whole.xyz[:, CA]
     whole.xyz[:, CA + 1] = whole.xyz[:, CA] + 0.109 * apart / np.linalg.norm(apart, axis=-1, keepdims=True)
     whole.save_dcd(str(folder / "rigid.dcd"))
     rng = np.random.default_rng(2)
-    smooth, pull = rng.standard_normal((30, 50, 3)), 1000 * rng.standard_normal((30, 5, 3))
+    smooth, pull = rng.standard_normal((320, 50, 3)), 1000 * rng.standard_normal((320, 5, 3))
     gathered = []
     for strength in (0, 1):
         forces = smooth.copy()
@@ -159,7 +168,7 @@ def test_refusals_of_forces(folder):
 
     refused("forces are of 7 atoms, where 50, of all, or 5, of the beads, are needed", np.zeros((30, 7, 3)))
     refused(r"f.npy: forces have shape \(30, 150\)", np.zeros((30, 150)))
-    refused("f.npy: holds forces of 29 frames, its trajectory has 30", np.zeros((29, 50, 3)))
+    refused("f.npy: holds forces of 29 frames, its trajectory has 30", np.zeros((29, 5, 3)))
     refused("f.npy: holds forces that are not finite", np.full((30, 5, 3), np.inf))
     refused("there are 2 trajectories and 1 files of forces", np.zeros((30, 5, 3)), trajectories=[folder / "run.dcd", folder / "run.h5"])
     refused("f.npy: cannot be read as forces", np.array([{"a": 1}], dtype=object))
@@ -182,6 +191,8 @@ def test_own_systems_are_found_with_their_reference(folder, tmp_path, monkeypatc
 def test_ensembles_bring_atoms_walkers_and_forces(folder):
     whole, rng = peptides.trajectory(), np.random.default_rng(0)
     forces, walker = rng.standard_normal(whole.xyz.shape), np.arange(30) // 10
+    longer = peptides.trajectory(320)
+    write_ensemble(folder / "long.h5", from_mdtraj(longer, "ala5", 300.0, rng.standard_normal(longer.xyz.shape)))
     write_ensemble(folder / "ala5.h5", from_mdtraj(whole, "ala5", 300.0, forces, walker))
     path = folder / "ala5.h5"
     given = source(folder, "ala5.h5", "run.dcd", "ala5.h5", topology=path, stride=2)
@@ -190,5 +201,52 @@ def test_ensembles_bring_atoms_walkers_and_forces(folder):
     once = np.repeat([0, 1, 2], 5)
     assert ensemble.walker.tolist() == [*once, *[3] * 15, *(once + 4)]
     np.testing.assert_allclose(distances(ensemble.positions[:15]), distances(whole.xyz[::2, CA]), atol=2e-4)
-    _, ensemble = read_source("ala5", source(folder, "ala5.h5", topology=path, forces={"files": [path], "unit": "kJ/mol/nm"}))
-    np.testing.assert_allclose(ensemble.forces, aggregate_forces(forces.astype(np.float16), CA), atol=1e-2)
+    path = folder / "long.h5"
+    _, ensemble = read_source("ala5", source(folder, "long.h5", topology=path, forces={"files": [path], "unit": "kJ/mol/nm"}))
+    np.testing.assert_allclose(ensemble.forces, aggregate_forces(read_ensemble(path).forces, CA), atol=1e-4)
+
+
+def test_forces_of_solvent_are_left_alone(folder, many):
+    """Beads get the forces that they get without the water, which moves in step with one of them."""
+    water = mdtraj.Topology()
+    residue = water.add_residue("HOH", water.add_chain())
+    for name, element in (("O", "O"), ("H1", "H"), ("H2", "H")):
+        water.add_atom(name, mdtraj.element.get_by_symbol(element), residue)
+    water.add_bond(water.atom(0), water.atom(1))
+    water.add_bond(water.atom(0), water.atom(2))
+    wet = mdtraj.Trajectory(np.concatenate([many.xyz, many.xyz[:, :3] + 1], 1), many.topology.join(water))
+    wet[0].save_pdb(str(folder / "wet.pdb"))
+    wet.save_dcd(str(folder / "wet.dcd"))
+    forces = np.random.default_rng(0).standard_normal((320, 53, 3))
+    forces[:, 50] = forces[:, 2]
+    np.save(folder / "wet.npy", forces)
+    np.save(folder / "dry.npy", forces[:, :50])
+    found = []
+    for name, topology in (("wet", "wet.pdb"), ("dry", "top.pdb")):
+        run = "wet.dcd" if name == "wet" else "many.dcd"
+        given = {"files": [folder / f"{name}.npy"], "unit": "kJ/mol/nm"}
+        found.append(read_source("ala5", source(folder, run, topology=folder / topology, forces=given))[1].forces)
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def test_forces_of_few_frames_are_refused(folder):
+    """Weights fitted to fewer numbers than there are of them would take the forces away."""
+    np.save(folder / "f.npy", np.zeros((60, 50, 3)))
+    peptides.trajectory(60).save_dcd(str(folder / "few.dcd"))
+    given = {"files": [folder / "f.npy"], "unit": "kJ/mol/nm"}
+    with pytest.raises(ScoreMDError, match="forces of 60 frames are too few to gather those of 45 atoms onto beads: 300 are needed"):
+        read_source("ala5", source(folder, "few.dcd", forces=given))
+    np.save(folder / "f.npy", np.zeros((30, 50, 3)))
+    with pytest.raises(ScoreMDError, match="30 frames are too few to see which bonds are constrained: 50 are needed"):
+        read_source("ala5", source(folder, forces=given))
+
+
+def test_atoms_without_bonds_are_refused_where_forces_need_them(folder, many):
+    bare = peptides.topology()
+    bare._bonds = [bond for bond in bare.bonds if "HA" not in {bond[0].name, bond[1].name}]
+    few = mdtraj.Trajectory(many.xyz, bare)
+    few.save(str(folder / "bare.h5"))
+    np.save(folder / "f.npy", np.zeros((320, 50, 3)))
+    given = {"files": [folder / "f.npy"], "unit": "kJ/mol/nm"}
+    with pytest.raises(ScoreMDError, match=r"bare.h5: atom ALA1-HA has no bond"):
+        read_source("ala5", source(folder, "bare.h5", topology=folder / "bare.h5", forces=given))

@@ -2,7 +2,9 @@
 
 The slow ones are the first two time-lagged independent components (TICA: Pérez-Hernández et al., J. Chem. Phys. 139, 015102, 2013) of the
 distances of all beads more than two bonds apart, by deeptime. They are learned from the reference, or without one from the simulation, and
-their range holds its 0.1 to 99.9 % quantiles; what lies outside is counted in one cell of its own.
+their range holds its 0.1 to 99.9 % quantiles; what lies outside is counted in one cell of its own. Frames of one trajectory are taken
+to follow each other in time, as those of a simulation do. Those of a walker of replica exchange (`scoremd reference`) only follow each
+other in order: the components are then what such a walker loses last, not the slowest of the dynamics. As variables they serve as well.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Frames between those whose correlation makes a variable slow.
 LAG = 10
+#: Distances that the components are made of, at most: of more every so many is taken.
+_MOST_PAIRS = 2000
 #: Cells along each axis.
 _ANGLE_BINS, _COMPONENT_BINS = 64, 100
 _OUTSIDE = 0.001
@@ -79,14 +83,50 @@ def plane_of(system: System, trajectories: Mapping[str, mdtraj.Trajectory], grou
     Raises
     ------
     ScoreMDError
-        If the system has no phi and psi, and neither reference nor simulation is a trajectory of more than `LAG` frames.
+        If the system has no phi and psi, and too few beads, or neither reference nor simulation has a trajectory of more than `LAG` frames.
     """
     if {"phi", "psi"} <= set(system.collective_variables):
         return ramachandran_plane(system)
-    learned_from = next((name for name in ("reference", "simulation") if name in trajectories), None)
-    if learned_from is None:
-        raise ScoreMDError(f"{system.title} has no phi and psi; a reference or a simulation is needed to find slow variables")
+    lengths = {name: _longest(trajectories[name].n_frames, groups[name]) for name in ("reference", "simulation") if name in trajectories}
+    require_plane(system, lengths)
+    learned_from = next(name for name, length in lengths.items() if length > LAG)
     return slow_plane(system, trajectories[learned_from], groups[learned_from])
+
+
+def require_plane(system: System, lengths: Mapping[str, int]) -> None:
+    """Refuse what `plane_of` would refuse.
+
+    Parameters
+    ----------
+    system
+        The molecule.
+    lengths
+        Frames of the longest trajectory of the reference and of the simulation, of what there will be.
+
+    Raises
+    ------
+    ScoreMDError
+        As `plane_of`.
+    """
+    if {"phi", "psi"} <= set(system.collective_variables):
+        return
+    if len(_pairs(system)) < 2:
+        raise ScoreMDError(f"{system.title} has no phi and psi, and too few beads for slow variables: five in a chain are needed")
+    if not any(length > LAG for length in lengths.values()):
+        there = ", ".join(f"{name} {length}" for name, length in lengths.items()) or "neither is given"
+        raise ScoreMDError(
+            f"{system.title} has no phi and psi: slow variables need trajectories of more than {LAG} frames in the reference or the "
+            f"simulation ({there})"
+        )
+
+
+def _longest(n_frames: int, groups: np.ndarray | None) -> int:
+    return n_frames if groups is None else int(np.unique(groups, return_counts=True)[1].max())
+
+
+def _pairs(system: System) -> list[tuple[int, int]]:
+    pairs = distant_pairs(len(system.beads), system.bonds)
+    return pairs[:: -(-len(pairs) // _MOST_PAIRS)] if pairs else []
 
 
 def ramachandran_plane(system: System) -> Plane:
@@ -110,19 +150,13 @@ def slow_plane(system: System, trajectory: mdtraj.Trajectory, groups: np.ndarray
     Raises
     ------
     ScoreMDError
-        If no group is longer than `LAG` frames, or there is no pair of beads more than two bonds apart.
+        As `plane_of`.
     """
-    pairs = distant_pairs(len(system.beads), system.bonds)
-    if len(pairs) < 2:
-        raise ScoreMDError(f"{system.title} has too few beads for slow variables: it needs a torsion, and names no phi and psi")
+    require_plane(system, {"trajectory": _longest(trajectory.n_frames, groups)})
+    pairs = _pairs(system)
     distances = pair_distances(trajectory, pairs)
     parts = [distances] if groups is None else [distances[groups == group] for group in np.unique(groups)]
-    long = [part for part in parts if len(part) > LAG]
-    if not long:
-        raise ScoreMDError(
-            f"slow variables of {system.title} need trajectories of more than {LAG} frames; the longest has {max(map(len, parts))}"
-        )
-    model = TICA(lagtime=LAG, dim=2).fit_fetch(long)
+    model = TICA(lagtime=LAG, dim=2).fit_fetch([part for part in parts if len(part) > LAG])
     # the sign of a component is arbitrary: make the distance that counts most count upwards
     loadings = model.transform(np.eye(len(pairs)) + distances.mean(0)) - model.transform(distances.mean(0, keepdims=True))
     sign = np.sign(loadings[np.abs(loadings).argmax(0), range(2)])

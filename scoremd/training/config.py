@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from scoremd.description import check_time_ranges
 from scoremd.diffusion.schedule import SCHEDULES, SMALLEST_TIME
@@ -73,7 +73,10 @@ class TrainingConfig(_Section):
     name: str
     title: str
     system: str
-    data: Path | TrajectorySource
+    data: Annotated[
+        Annotated[Path, Tag("file")] | Annotated[TrajectorySource, Tag("trajectories")],
+        Discriminator(lambda value: "trajectories" if isinstance(value, dict | TrajectorySource) else "file"),
+    ]
     output: Path
     start: Path | None = None
     length_scale: float = Field(6.0, gt=0)

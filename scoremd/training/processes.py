@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, distributed
 
+from scoremd.errors import ScoreMDError
 from scoremd.training.evaluation import Weights
 from scoremd.training.step import Batch, StepResult, share_of
 
@@ -33,11 +34,22 @@ def joined(device: str) -> Iterator[torch.device]:
     Parameters
     ----------
     device : "cpu" or "cuda", of which each process of a machine then has its own
+
+    Raises
+    ------
+    ScoreMDError
+        If there are fewer GPUs than processes.
     """
     if not distributed.is_torchelastic_launched():
         yield torch.device(device)
         return
-    own = torch.device(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
+    own = torch.device(device)
+    if device == "cuda":
+        number = int(os.environ["LOCAL_RANK"])
+        if number >= torch.cuda.device_count():
+            raise ScoreMDError(f"there are {torch.cuda.device_count()} GPUs, too few for process {number + 1} of this machine")
+        own = torch.device("cuda", number)
+        torch.cuda.set_device(own)
     distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield own

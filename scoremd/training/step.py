@@ -210,9 +210,9 @@ def in_halves(step: Callable[[Weights, Batch], StepResult]) -> Callable[[Weights
 
 
 def can_be_shared(batch: Batch, n: int) -> bool:
-    """Whether a batch has n shares of one size."""
+    """Whether a batch has n shares of one size, with as many of each half of the times."""
     consistent = 0 if batch.consistency is None else len(batch.consistency.samples.positions)
-    return len(batch.denoising.positions) % n == consistent % n == 0
+    return len(batch.denoising.positions) // 2 % n == consistent % n == 0
 
 
 def share_of(batch: Batch, k: int, n: int) -> Batch:

@@ -24,7 +24,7 @@ from scoremd.model_files import CONFIG, WEIGHTS, load_model, model_hash, save_mo
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.parts import single_threaded
 from scoremd.progress import progress
-from scoremd.system import Quadruple
+from scoremd.system import Quadruple, standard_residue
 from scoremd.systems import Family, System, ToySystem, find_system, is_known, load_system
 from scoremd.training.checkpoint import RunState
 from scoremd.training.config import TrainingConfig
@@ -123,7 +123,9 @@ class Expert:
         before = self.source.generator.get_state()
         batch, n = self.source.draw(), number_of_processes()
         if not can_be_shared(batch, n):
-            raise ScoreMDError(f"the samples of the Fokker-Planck term, fraction times batch, cannot be shared by {n} processes")
+            raise ScoreMDError(
+                f"batch must be even, and fraction times it whole, to be shared by {n} processes with the Fokker-Planck term"
+            )
         batch = share_of(batch, 0, n)
         if batch.denoising.positions.is_cuda:
             self.step_function = captured(self.step_function, self.parameters, batch)
@@ -195,7 +197,7 @@ def train(config: TrainingConfig) -> None:
 def _material(config: TrainingConfig) -> tuple[ModelDescription, TrainingSet]:
     """What is to be trained, and on what."""
     if isinstance(config.data, TrajectorySource):
-        system, ensemble = _own_material(config.system, config.data)
+        system, ensemble = _own_material(config)
         description = describe(config, system)
         return description, training_set([(system, ensemble)], description, use_forces=config.use_forces)
     found = find_system(config.system)
@@ -227,22 +229,32 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
     trained = {"configuration": settings, "frames": len(data.positions), "torch": torch.__version__}
     trained_description = description.model_copy(update={"trained": trained})
     if isinstance(config.data, TrajectorySource):
-        write_own_system(config.output / "systems", *_own_material(config.system, config.data))
+        write_own_system(config.output / "systems", *_own_material(config))
     save_model(config.output, trained_description, [expert.averaged_network() for expert in experts])
     _remove_checkpoints(config)
 
 
-def _own_material(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
+def _own_material(config: TrainingConfig) -> tuple[System, Ensemble]:
     """As `read_source`; of a molecule that is known by the name, as it is known."""
+    source, name = _used(config), config.system
     system, ensemble = read_source(name, source)
     if not is_known(name):
         return system, ensemble
     known = load_system(name)
-    wanted, found = ([*map(str, s.atoms), f"at {s.temperature:g} K"] for s in (known, system))
+    wanted, found = (
+        [*(f"{a.name} of {standard_residue(a.residue_name)} {a.residue_index + 1}" for a in s.atoms), f"at {s.temperature:g} K"]
+        for s in (known, system)
+    )
     if found != wanted:
         a, b = next((a, b) for a, b in zip_longest(wanted, found, fillvalue="nothing") if a != b)
         raise ScoreMDError(f"{name} is a known system, and the trajectories are of another: {b} where it has {a}; choose another name")
-    return known, replace(ensemble, name=known.name)
+    return known.model_copy(update={"bead_masses": source.masses}), replace(ensemble, name=known.name)
+
+
+def _used(config: TrainingConfig) -> TrajectorySource:
+    """Trajectories, without their forces where those are not wanted."""
+    assert isinstance(config.data, TrajectorySource)  # as the caller makes sure
+    return config.data if config.use_forces else config.data.model_copy(update={"forces": None})
 
 
 def averaged_so_far(config: TrainingConfig) -> tuple[ModelDescription, list[MoleculeEnergy], int]:
@@ -280,7 +292,14 @@ def _settings(config: TrainingConfig) -> dict[str, Any]:
     if number_of_processes() > 1:
         fixed["processes"] = number_of_processes()
     start = {} if config.start is None else {"start": model_hash(*load_model(config.start))}
-    return fixed | start | {"data_sha256": _digest(config.data, config.system), "torch": torch.__version__}
+    return (
+        fixed
+        | start
+        | {
+            "data_sha256": _digest(_used(config) if isinstance(config.data, TrajectorySource) else config.data, config.system),
+            "torch": torch.__version__,
+        }
+    )
 
 
 def _digest(data: Path | TrajectorySource, name: str = "") -> str:

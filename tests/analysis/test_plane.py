@@ -64,18 +64,21 @@ def test_frames_of_different_trajectories_do_not_follow_each_other(walks):
     trajectory, _, state = walks
     order = np.argsort(state, kind="stable")  # one trajectory that jumps once
     assert abs(np.corrcoef(slow_plane(chain(), trajectory[order], None).project(trajectory[order])[:, 0], state[order])[0, 1]) > 0.95
-    with pytest.raises(ScoreMDError, match=f"need trajectories of more than {LAG} frames; the longest has 10"):
+    with pytest.raises(ScoreMDError, match=rf"more than {LAG} frames in the reference or the simulation \(trajectory 10\)"):
         slow_plane(chain(), trajectory, np.arange(2000) // 10)
 
 
 def test_where_slow_variables_are_learned_from(walks):
     trajectory, groups, _ = walks
-    with pytest.raises(ScoreMDError, match="a reference or a simulation is needed to find slow variables"):
+    with pytest.raises(ScoreMDError, match=r"in the reference or the simulation \(neither is given\)"):
         plane_of(chain(), {"samples": trajectory}, {"samples": None})
     of_simulation = plane_of(chain(), {"samples": trajectory, "simulation": trajectory}, {"samples": None, "simulation": groups})
     np.testing.assert_allclose(of_simulation.range, slow_plane(chain(), trajectory, groups).range)
+    short = np.arange(2000) // 10
+    fallback = plane_of(chain(), {"reference": trajectory, "simulation": trajectory}, {"reference": short, "simulation": groups})
+    np.testing.assert_allclose(fallback.range, of_simulation.range)
     two = molecule_of("two", peptides.topology(2), [2, 12], 300.0)
-    with pytest.raises(ScoreMDError, match="has too few beads for slow variables"):
+    with pytest.raises(ScoreMDError, match="too few beads for slow variables: five in a chain are needed"):
         slow_plane(two, mdtraj.Trajectory(np.zeros((30, 2, 3)), two.topology()), None)
 
 

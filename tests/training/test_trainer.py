@@ -541,6 +541,13 @@ def test_runs_on_trajectories_resume_and_refuse_others(tmp_path, data, own, monk
         trainer.train(config(data, tmp_path / "whole", **own))
 
 
+def test_forces_that_are_not_wanted_are_not_read(tmp_path, data, own):
+    (tmp_path / "own" / "forces.npy").unlink()
+    with pytest.raises(ScoreMDError, match=r"forces.npy: there is no such file"):
+        trainer.train(config(data, tmp_path / "model", **own))
+    trainer.train(config(data, tmp_path / "model", **own, use_forces=False))
+
+
 def test_trajectories_of_a_known_molecule_are_checked(tmp_path, data, own):
     own["system"] = "ALDP"
     with pytest.raises(
@@ -551,6 +558,9 @@ def test_trajectories_of_a_known_molecule_are_checked(tmp_path, data, own):
     trainer.train(config(data, tmp_path / "model", **own))
     model = ForceField.load(tmp_path / "model")
     assert model.description.systems == ("alanine-dipeptide",)
+    own["data"]["masses"] = [20.0] * 5
+    trainer.train(config(data, tmp_path / "heavy", **own))
+    assert ForceField.load(tmp_path / "heavy").find("ALDP").masses.tolist() == [20.0] * 5
     assert model.find("ALDP").title == load_system("ALDP").title
     assert model.find("ALDP").reference_ensemble().n_frames == small_ensemble(data).n_frames
     own["data"]["temperature"] = 310.0
