@@ -56,7 +56,7 @@ def alanine_dipeptide(seed=0, time_ranges=((0.0, 1.0),)):
     return ForceField(description, [description.make_network(statistics) for _ in time_ranges])
 
 
-def dipeptide_folder(data, folder, frames=30):
+def dipeptide_folder(data, folder, frames=80):
     """A folder of the ensembles of KS and KG, with made-up forces, and of a file that is no ensemble; fewer frames of KG."""
     folder.mkdir()
     rng = np.random.default_rng(0)

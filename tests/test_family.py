@@ -134,8 +134,8 @@ def test_what_is_no_dipeptide_is_refused(name, reason):
 
 
 def test_names_that_are_no_sequence_are_unknown_systems():
-    for name in ("chignolin", "LYS_SER", "K-S", "XYZ-XYZ"):
-        with pytest.raises(ScoreMDError, match=rf"no system '{name}'; known are alanine-dipeptide, dipeptides,"):
+    for name in ("ubiquitin", "LYS_SER", "K-S", "XYZ-XYZ"):
+        with pytest.raises(ScoreMDError, match=rf"no system '{name}'; known are alanine-dipeptide, bba, chignolin, dipeptides,"):
             load_system(name)
     with pytest.raises(ScoreMDError, match=r"did you mean alanine-dipeptide\?"):
         load_system("ALD")

@@ -57,27 +57,27 @@ def test_the_model_of_a_family_has_all_beads_residues_and_torsions():
 
 def test_a_folder_is_read_in_the_order_of_its_names(folder):
     assert [(system.name, ensemble.name, ensemble.n_frames) for system, ensemble in read_ensembles(FAMILY, folder)] == [
-        ("KG", "KG", 15),
-        ("KS", "KS", 30),
+        ("KG", "KG", 40),
+        ("KS", "KS", 80),
     ]
     ((system, ensemble),) = read_ensembles(load_system("KS"), folder / "KS.h5")
-    assert (system.name, ensemble.n_frames) == ("KS", 30)
+    assert (system.name, ensemble.n_frames) == ("KS", 80)
 
 
 def test_every_frame_is_in_the_slots_of_its_molecule(samples, folder):
-    assert samples.index.tolist() == [0] * 15 + [1] * 30
+    assert samples.index.tolist() == [0] * 40 + [1] * 80
     assert samples.positions.dtype == samples.forces.dtype == torch.float32
-    assert samples.positions.shape == samples.forces.shape == (45, 10, 3)
+    assert samples.positions.shape == samples.forces.shape == (120, 10, 3)
     for q in (samples.positions, samples.forces):
-        assert (q[:15, CB] == 0).all()
-        assert (q[15:] != 0).all()
-        torch.testing.assert_close(q.sum(1), torch.zeros(45, 3), rtol=0, atol=1e-3)
+        assert (q[:40, CB] == 0).all()
+        assert (q[40:] != 0).all()
+        torch.testing.assert_close(q.sum(1), torch.zeros(120, 3), rtol=0, atol=1e-3)
     ensemble, system = read_ensemble(folder / "KG.h5"), load_system("KG")
     beads = ensemble.beads(system.bead_indices(ensemble))
     slots = [k for k in range(10) if k != CB]
     expected = 6 * (beads.positions - beads.positions.mean(1, keepdims=True))
-    np.testing.assert_allclose(samples.positions[:15, slots], expected, atol=1e-6)
-    np.testing.assert_allclose(samples.forces[:15, slots], beads.forces / (6 * thermal_energy(310.0)), rtol=1e-5)
+    np.testing.assert_allclose(samples.positions[:40, slots], expected, atol=1e-6)
+    np.testing.assert_allclose(samples.forces[:40, slots], beads.forces / (6 * thermal_energy(310.0)), rtol=1e-5)
 
 
 def test_the_mean_square_force_counts_each_molecule_s_own_degrees_of_freedom(samples):
