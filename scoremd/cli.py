@@ -164,10 +164,11 @@ def init(
     temperature: Annotated[float, typer.Option("--temperature", help="Of the simulation, K.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write, NAME.yaml.")],
     topology: Annotated[
-        Path | None, typer.Option("--topology", help="File with the atoms: PDB, PRMTOP, GRO, ...; by default the first trajectory.")
+        Path | None,
+        typer.Option("--topology", help="File with the atoms: PDB, PRMTOP, GRO, ...; not needed with .h5, .pdb or .gro."),
     ] = None,
     select: Annotated[str, typer.Option("--select", help="Which atoms are beads, in mdtraj's language.")] = "name CA",
-    forces: Annotated[list[Path] | None, typer.Option("--forces", help="Forces, .npy or HDF5, one file for each trajectory.")] = None,
+    forces: Annotated[list[Path] | None, typer.Option("--forces", help="Forces, .npy or HDF5, once for each trajectory.")] = None,
     force_unit: Annotated[str, typer.Option("--force-unit", help="kJ/mol/nm or kcal/mol/angstrom.")] = "kJ/mol/nm",
     stride: Annotated[int, typer.Option("--stride", min=1, help="Take every so many frames.")] = 1,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of each network.")] = 20000,
@@ -179,6 +180,8 @@ def init(
     from scoremd.trajectory_source import TrajectorySource
     from scoremd.yaml_files import first_fault
 
+    if topology is None and trajectories[0].suffix.lower() not in (".h5", ".pdb", ".gro"):
+        raise ScoreMDError(f"{trajectories[0]}: does not say which atoms it has; give --topology")
     try:
         source = TrajectorySource.model_validate(
             {

@@ -72,7 +72,7 @@ class ReferenceSettings:
         if self.time_step_fs > 1000 * self.exchange_ps:
             raise ScoreMDError(f"exchange_ps must be at least a time step of {self.time_step_fs:g} fs, not {self.exchange_ps:g} ps")
         if self.iterations < 2:
-            raise ScoreMDError(f"ns must be at least two times exchange_ps, {2e-3 * self.exchange_ps:g}, not {self.ns:g}")
+            raise ScoreMDError(f"ns must be at least twice the time between exchanges, {2e-3 * self.exchange_ps:g}, not {self.ns:g}")
         if self.solvent not in SOLVENTS:
             raise ScoreMDError(f"the solvent must be {' or '.join(SOLVENTS)}, not {self.solvent}")
         names = [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())]

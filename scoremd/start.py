@@ -34,7 +34,7 @@ data:
   # masses: [12.0, ...]
 # folder of the trained model; it needs none of these files any more
 output: {output}
-# 1/nm: what positions are multiplied by, for a variance of about one
+{use_forces}# 1/nm: what positions are multiplied by, for a variance of about one
 length_scale: {length_scale}
 network: {{scalars: 16, vectors: 8, layers: 2, radial_basis: 12, radial_width: 32, torsion_width: 128}}
 # the first network gives the forces, and samples below t = 0.006; the second samples above
@@ -49,6 +49,8 @@ learning_rate: 0.003
 seed: 0
 threads: 2
 """
+#: Frames below which nothing can be learned.
+_FEWEST = 20
 _LARGEST_SCALE = 6.0
 _FORCES = """\
   # of a simulation at the same temperature: (frame, atom, 3), .npy or HDF5 with a dataset forces, one file for each trajectory
@@ -78,11 +80,13 @@ def write_configuration(path: Path, name: str, source: TrajectorySource, steps: 
     Raises
     ------
     ScoreMDError
-        If the file exists, cannot be written, or as `read_source`.
+        If the file exists, cannot be written, there are too few frames, or as `read_source`.
     """
     if path.exists():
         raise ScoreMDError(f"{path}: exists already; choose another name or remove it")
     system, ensemble = read_source(name, source)
+    if ensemble.n_frames < _FEWEST:
+        raise ScoreMDError(f"{ensemble.n_frames} frames are too few to learn from: {_FEWEST} are the least, thousands are wanted")
     folder = path.resolve().parent
 
     def shown(paths: Sequence[Path]) -> str:
@@ -99,6 +103,7 @@ def write_configuration(path: Path, name: str, source: TrajectorySource, steps: 
         with_forces=" with forces" if source.forces is not None else "",
         name=_inline(name),
         plain=name,
+        use_forces="use_forces: false\n" if source.forces is None else "",
         title=_inline(system.title),
         output=_inline(f"{name}-model"),
         trajectories=shown(source.trajectories),
@@ -110,8 +115,6 @@ def write_configuration(path: Path, name: str, source: TrajectorySource, steps: 
         length_scale=_length_scale(ensemble),
         steps=steps,
     )
-    if source.forces is None:
-        text = text.replace("length_scale:", "use_forces: false\nlength_scale:", 1)
     write_text(path, text)
     return system, ensemble
 

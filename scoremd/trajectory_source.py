@@ -25,6 +25,7 @@ from scoremd.files import make_folder, write_text
 from scoremd.forces import force_map
 from scoremd.progress import progress
 from scoremd.system import System
+from scoremd.units import thermal_energy
 
 #: What a force in each unit is multiplied by to be in kJ/mol/nm.
 FORCE_UNITS = {"kJ/mol/nm": 1.0, "kcal/mol/angstrom": 41.84}
@@ -35,6 +36,8 @@ _REFERENCE = 50000
 _LONGEST_BOND = 0.7
 #: nm. The length of a bond that no constraint holds has a larger standard deviation; XTC files round away a third of this.
 _RIGID = 1e-3
+#: How far the virial may be from one, besides its error: simulations are short.
+_VIRIAL = 0.5
 #: Frames that tell constrained bonds from others.
 _ENOUGH = 50
 
@@ -99,7 +102,7 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
     ------
     ScoreMDError
         If a file is missing or damaged, is of other atoms, has no frames, values that are not finite, coordinates in ångström or bonds that
-        cross a periodic box, the selection makes no molecule, or forces have another shape than the trajectory.
+        cross a periodic box, the selection makes no molecule, or forces have another shape than the trajectory or cannot be its own.
     """
     topology = read_topology(source.topology)
     beads = select_beads(topology, source.select)
@@ -110,6 +113,8 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
     positions, gathered, walkers, n_walkers = [], [], [], 0
     with progress(f"read {name}", len(source.trajectories), "trajectories") as bar:
         for k, path in enumerate(source.trajectories):
+            if _is_ensemble(path) and not np.isclose(found := read_ensemble(path).temperature, source.temperature):
+                raise ScoreMDError(f"{path}: is at {found:g} K, not at {source.temperature:g} K")
             parts = [_whole(part, system, path) for part in _frames(path, topology, source.stride, beads)]
             n = sum(map(len, parts))
             if n == 0:
@@ -129,6 +134,7 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
         np.concatenate(walkers),
     )
     _check_lengths(ensemble, system)
+    _check_virial(ensemble)
     return system, ensemble
 
 
@@ -263,6 +269,20 @@ def _check_lengths(ensemble: Ensemble, system: System) -> None:
         )
 
 
+def _check_virial(ensemble: Ensemble) -> None:
+    """Refuse forces that cannot be those of the frames: in equilibrium the mean of -F.x is kT for each degree of freedom."""
+    if ensemble.forces is None:
+        return
+    freedom = 3 * (len(ensemble.atoms) - 1)
+    virial = -(ensemble.positions * ensemble.forces).sum((1, 2), dtype=float) / (freedom * thermal_energy(ensemble.temperature))
+    mean, error = float(virial.mean()), float(virial.std() / np.sqrt(len(virial)))
+    if abs(mean - 1) > _VIRIAL + 5 * error:
+        raise ScoreMDError(
+            f"{ensemble.name}: forces and positions do not belong together: the mean of -F.x is {mean:.2f} kT for each degree of freedom, "
+            "where equilibrium has 1; are their unit, the temperature and the order of the files right?"
+        )
+
+
 class _Forces:
     """Forces on the beads from those on atoms, of one trajectory after the other."""
 
@@ -280,7 +300,7 @@ class _Forces:
                 "of the beads, are needed"
             )
         self._map = None
-        if counts == {topology.n_atoms}:
+        if counts != {len(beads)}:
             # solvent and other molecules are left alone: their forces would have to be gathered with weights of their own
             self._atoms = _molecule(source, topology, beads)
             place = {int(atom): k for k, atom in enumerate(self._atoms)}

@@ -15,7 +15,7 @@ def source(tmp_path):
     (tmp_path / "data").mkdir()
     whole[0].save_pdb(str(tmp_path / "data" / "top.pdb"))
     whole.save_dcd(str(tmp_path / "data" / "run 1.dcd"))
-    np.save(tmp_path / "data" / "f.npy", np.zeros((30, 10, 3)))
+    np.save(tmp_path / "data" / "f.npy", 500 * np.random.default_rng(0).standard_normal((30, 10, 3)))
     files = {"trajectories": [tmp_path / "data" / "run 1.dcd"], "topology": tmp_path / "data" / "top.pdb"}
     return {**files, "temperature": 310.0, "select": "name CA or name 'CB'"}
 
@@ -61,6 +61,12 @@ def test_what_is_wrong_with_the_data_is_said(tmp_path, source, line, wrong, word
     path.write_text(path.read_text().replace(line, wrong, 1))
     with pytest.raises(ScoreMDError, match=f"mine.yaml: {words}"):
         read_config(path)
+
+
+def test_a_frame_or_two_are_too_few(tmp_path, source):
+    with pytest.raises(ScoreMDError, match="3 frames are too few to learn from"):
+        write_configuration(tmp_path / "mine.yaml", "mine", TrajectorySource.model_validate(source | {"stride": 10}), 70)
+    assert not (tmp_path / "mine.yaml").exists()
 
 
 def test_a_file_that_is_there_stays(tmp_path, source):

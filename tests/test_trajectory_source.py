@@ -9,6 +9,7 @@ from scoremd.errors import ScoreMDError
 from scoremd.forces import aggregate_forces
 from scoremd.systems import load_system
 from scoremd.trajectory_source import TrajectorySource, read_source, write_own_system
+from scoremd.units import thermal_energy
 from tests import peptides
 
 CA = np.arange(2, 50, 10)
@@ -16,8 +17,9 @@ CA = np.arange(2, 50, 10)
 
 @pytest.fixture(autouse=True)
 def afresh(monkeypatch):
-    """In parts of a few frames, and nothing remembered from tests before."""
+    """In parts of a few frames, nothing remembered from tests before, and forces may be made up."""
     read_source.cache_clear()
+    monkeypatch.setattr(trajectory_source, "_VIRIAL", np.inf)
     monkeypatch.setattr(trajectory_source, "_PART", 7)
 
 
@@ -227,6 +229,35 @@ def test_forces_of_solvent_are_left_alone(folder, many):
         given = {"files": [folder / f"{name}.npy"], "unit": "kJ/mol/nm"}
         found.append(read_source("ala5", source(folder, run, topology=folder / topology, forces=given))[1].forces)
     np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def test_forces_in_another_unit_or_of_other_frames_are_seen(folder, monkeypatch):
+    """Of beads on springs, whose virial is exact: each coordinate of the centred chain has kT / 2 of energy."""
+    monkeypatch.setattr(trajectory_source, "_VIRIAL", 0.5)
+    kt, rng = thermal_energy(300.0), np.random.default_rng(0)
+    spring, middle = 2e3, peptides.trajectory(1).xyz[0, CA]
+    x = middle + np.sqrt(kt / spring) * rng.standard_normal((5000, 5, 3))
+    run = mdtraj.Trajectory(x, peptides.topology().subset(CA))
+    run.save_dcd(str(folder / "springs.dcd"))
+    run[0].save_pdb(str(folder / "springs.pdb"))
+    forces = -spring * (x - middle)
+
+    def read(forces, unit="kJ/mol/nm"):
+        np.save(folder / "f.npy", forces)
+        read_source.cache_clear()
+        given = {"files": [folder / "f.npy"], "unit": unit}
+        return read_source("ca", source(folder, "springs.dcd", topology=folder / "springs.pdb", forces=given))
+
+    read(forces)
+    for wrong, unit in ((forces, "kcal/mol/angstrom"), (forces[::-1], "kJ/mol/nm"), (-forces, "kJ/mol/nm")):
+        with pytest.raises(ScoreMDError, match=r"the mean of -F.x is -?\d+\.\d+ kT for each degree of freedom, where equilibrium has 1"):
+            read(wrong, unit)
+
+
+def test_ensembles_know_their_temperature(folder):
+    write_ensemble(folder / "hot.h5", from_mdtraj(peptides.trajectory(), "hot", 350.0))
+    with pytest.raises(ScoreMDError, match=r"hot.h5: is at 350 K, not at 300 K"):
+        read_source("ala5", source(folder, "hot.h5", topology=folder / "hot.h5"))
 
 
 def test_forces_of_few_frames_are_refused(folder):

@@ -223,7 +223,9 @@ def compare(
         name: observe(traj, system, groups=groups[name], limits=limits, plane=plane, name=name) for name, traj in trajectories.items()
     }
     atoms = list(system.topology().atoms)
-    names = ["–".join(f"{atom.residue.name} {atom.name}" for atom in (atoms[i], atoms[j])) for i, j in system.bonds]
+    twice = len(set(system.residues)) < len(system.residues)
+    residues = [f"{atom.residue.name}{atom.residue.resSeq if twice else ''}" for atom in atoms]
+    names = ["–".join(f"{residues[k]} {atoms[k].name}" for k in bond) for bond in system.bonds]
     pairs = {
         title: _pair(title, ensembles[first], ensembles[second], ensembles.get("reference"), names, seed)
         for first, second, title in COLUMNS

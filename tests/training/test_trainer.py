@@ -551,7 +551,7 @@ def test_forces_that_are_not_wanted_are_not_read(tmp_path, data, own):
 def test_trajectories_of_a_known_molecule_are_checked(tmp_path, data, own):
     own["system"] = "ALDP"
     with pytest.raises(
-        ScoreMDError, match=r"ALDP is a known system, and the trajectories are of another: CH3 .* where it has C of residue 1"
+        ScoreMDError, match=r"ALDP is a known system, and the trajectories are of another: CH3 of ACE 1 where it has C of ACE 1"
     ):
         trainer.train(config(data, tmp_path / "model", **own))
     own["data"]["select"] = "(resname ACE and name C) or (resname ALA and name N CA C) or (resname NME and name N)"
