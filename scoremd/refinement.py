@@ -21,7 +21,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import mdtraj
@@ -265,7 +265,11 @@ def _contrast(
     force_field: ForceField, system: System, ensemble: Ensemble, folder: Path, settings: RefinementSettings, seed: int
 ) -> Contrast:
     """The data of a molecule, and what the model makes of it: `folder` is that of samples or of simulations."""
-    beads, path, sampled = system.beads_of(ensemble), make_folder(folder) / f"{system.name}.h5", folder.name == "samples"
+    beads, path, sampled = (
+        system.beads_of(replace(ensemble, forces=None)),
+        make_folder(folder) / f"{system.name}.h5",
+        folder.name == "samples",
+    )
     if not path.exists() and sampled:
         drawn = force_field.sample(system, settings.samples, seed)
         write_samples(path, drawn)

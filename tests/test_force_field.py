@@ -55,7 +55,7 @@ def test_a_model_of_a_family_is_found_for_every_member(tmp_path, monkeypatch):
 
 def test_no_model_of_a_member(monkeypatch):
     monkeypatch.setattr(force_field, "list_models", dict)
-    with pytest.raises(ScoreMDError, match=r"no model covers KS; .*\(systems: alanine-dipeptide, dipeptides\)"):
+    with pytest.raises(ScoreMDError, match=r"no model covers KS; .*\(systems: alanine-dipeptide, bba, chignolin, dipeptides,"):
         model_for(load_system("KS"))
 
 

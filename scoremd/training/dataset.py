@@ -1,7 +1,7 @@
 """Training samples in the model's slots and scaled units."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +154,7 @@ def training_set(pairs: Iterable[tuple[System, Ensemble]], description: ModelDes
     scale, n_slots = description.length_scale, len(description.slots)
     positions, forces, rows, index, statistics, weights = [], [], [], [], [], []
     for k, (system, ensemble) in enumerate(pairs):
-        beads = system.beads_of(ensemble)
+        beads = system.beads_of(ensemble if use_forces else replace(ensemble, forces=None))
         if use_forces and beads.forces is None:
             raise ScoreMDError(f"{ensemble.name} has no forces; set use_forces: false to train on positions alone")
         slots = description.slots_of(system)

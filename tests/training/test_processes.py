@@ -87,5 +87,5 @@ def test_shares_are_every_nth_sample(tmp_path, data):
 @pytest.mark.parametrize("processes", [2])
 def test_samples_that_cannot_be_shared_are_refused(tmp_path, data, processes):
     path = settings(data, tmp_path / "odd", 8, fokker_planck={"weight": 0.1, "fraction": 0.2})
-    with pytest.raises(AssertionError, match="cannot be shared by 2 processes"):
+    with pytest.raises(AssertionError, match="to be shared by 2 processes"):
         run(path, processes)

@@ -314,7 +314,7 @@ def test_a_model_of_a_family_covers_members_that_it_has_not_seen(data, tmp_path)
     trainer.train(settings)
     model = ForceField.load(tmp_path / "a")
     assert model.description.systems == ("dipeptides",)
-    assert model.description.trained["frames"] == 45
+    assert model.description.trained["frames"] == 120
     for name, beads in (("TW", 10), ("GA", 9)):
         bound = model.bind(name)
         x = bound.sample(3, itertools.count())
