@@ -176,7 +176,7 @@ def init(
     """Write a commented configuration to train a model on trajectories of one's own."""
     from pydantic import ValidationError
 
-    from scoremd.start import write_configuration
+    from scoremd.training_template import write_configuration
     from scoremd.trajectory_source import TrajectorySource
     from scoremd.yaml_files import first_fault
 
@@ -309,6 +309,7 @@ def reweight(
 ) -> None:
     """Draw samples of known density, of the probability flow, and weigh them by the energy of the forces."""
     from scoremd.analysis.table import weighted_rows
+    from scoremd.collective_variables import has_phi_psi
     from scoremd.trajectory_files import check_output, write_samples
 
     _use(threads)
@@ -317,7 +318,7 @@ def reweight(
     drawn = force_field.weighted_samples(found, n, seed)
     columns = {"log_likelihood": drawn.log_likelihood, "energy": drawn.energy, "log_ratio": drawn.log_ratio}
     write_samples(output, drawn.trajectory, columns)
-    if {"phi", "psi"} <= set(found.collective_variables):
+    if has_phi_psi(found):
         table = Table("population", "reference", "samples", "samples, weighted", title=f"{found.title}, 95 % intervals")
         for row in weighted_rows(found, drawn):
             table.add_row(*row)

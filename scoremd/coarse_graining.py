@@ -67,13 +67,9 @@ def molecule_of(
     residues = list(dict.fromkeys(atom.residue.index for atom in atoms))
     sites = [BeadSite(name=atom.name, residue=residues.index(atom.residue.index), element=atom.element.symbol) for atom in atoms]
     bonds = bonds_between(topology, beads)
-    if not _connected(len(sites), bonds):
-        raise ScoreMDError(
-            f"the {len(sites)} beads do not hang together by bonds: they must be of one molecule, whose bonds the topology must have"
-        )
     torsions = torsions_of(len(sites), bonds)
     try:
-        return System(
+        system = System(
             kind="molecule",
             name=name,
             title=f"{name}, {len(sites)} beads",
@@ -93,6 +89,11 @@ def molecule_of(
         )
     except ValueError as error:
         raise ScoreMDError(f"the beads make no system: {' '.join(str(error).split())[:200]}") from None
+    if not bonds or len(system.topology().find_molecules()) > 1:
+        raise ScoreMDError(
+            f"the {len(sites)} beads do not hang together by bonds: they must be of one molecule, whose bonds the topology must have"
+        )
+    return system
 
 
 def bonds_between(topology: mdtraj.Topology, beads: Sequence[int]) -> list[tuple[int, int]]:
@@ -140,14 +141,6 @@ def torsions_of(n_beads: int, bonds: Sequence[tuple[int, int]]) -> list[tuple[in
         if ends:
             found.append((ends[0][0], b, c, ends[0][1]))
     return found
-
-
-def _connected(n_beads: int, bonds: Sequence[tuple[int, int]]) -> bool:
-    reached, front = {0}, {0}
-    while front:
-        front = {b if a in front else a for a, b in bonds if (a in front) != (b in front)} - reached
-        reached |= front
-    return len(reached) == n_beads
 
 
 def _phi_psi(beads: Sequence[Bead]) -> dict[str, tuple[int, int, int, int]]:

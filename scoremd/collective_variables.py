@@ -46,11 +46,16 @@ def dihedrals(traj: mdtraj.Trajectory, quadruples: Sequence[Sequence[int]]) -> n
     return mdtraj.compute_dihedrals(traj, indices, periodic=False).astype(np.float64)
 
 
+def has_phi_psi(system: System) -> bool:
+    """Whether a system names the collective variables phi and psi."""
+    return {"phi", "psi"} <= set(system.collective_variables)
+
+
 def require_phi_psi(system: System) -> None:
     """Refuse a system without the collective variables phi and psi, by a ScoreMDError."""
-    variables = system.collective_variables
-    if not {"phi", "psi"} <= set(variables):
-        raise ScoreMDError(f"{system.title} has no collective variables phi and psi; it has {sorted(variables) or 'none'}")
+    if not has_phi_psi(system):
+        there = sorted(system.collective_variables) or "none"
+        raise ScoreMDError(f"{system.title} has no collective variables phi and psi; it has {there}")
 
 
 def phi_psi(traj: mdtraj.Trajectory, system: System) -> np.ndarray:

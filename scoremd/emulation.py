@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremd.analysis.compare import Comparison, compare
-from scoremd.analysis.plane import require_plane
+from scoremd.analysis.plane import longest, require_plane
 from scoremd.analysis.report import write_report
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
@@ -120,9 +120,7 @@ def emulate(
     ensemble = system.reference_ensemble() if reference is None else reference
     lengths = {"simulation": settings.frames - int(EQUILIBRATION * settings.frames)}
     if ensemble is not None:
-        lengths["reference"] = (
-            ensemble.n_frames if ensemble.walker is None else int(np.unique(ensemble.walker, return_counts=True)[1].max())
-        )
+        lengths["reference"] = longest(ensemble.n_frames, ensemble.walker)
     require_plane(system, lengths)
     make_folder(folder)
     with exclusive(folder):

@@ -1,6 +1,6 @@
 """Frames of a running simulation on disk, so that a killed run goes on bit for bit.
 
-While it runs, a simulation that writes to FILE keeps a folder FILE.part: `frames`, the positions of all replicas, float32, appended
+While it runs, a simulation that writes to FILE keeps a folder FILE.part: `frames`, such as the positions of all replicas, float32, appended
 frame by frame, and `state.safetensors`, replaced as a whole after each frame. What `frames` has beyond the state is cut off on resuming. At
 the end the frames are written to FILE, and the folder goes.
 """
@@ -67,10 +67,10 @@ class FrameStore:
     def _frame_bytes(self) -> int:
         return 4 * int(np.prod(self.shape))
 
-    def append(self, positions: Tensor, state: dict[str, Tensor]) -> None:
+    def append(self, frame: Tensor, state: dict[str, Tensor]) -> None:
         """Add a frame, then make `state` the state to resume from."""
         with self.frames_path.open("ab") as file:
-            file.write(positions.numpy().astype("<f4").tobytes())
+            file.write(frame.numpy().astype("<f4").tobytes())
             file.flush()
             os.fsync(file.fileno())
         with replacing(self.state_path) as temporary:

@@ -211,7 +211,7 @@ def run_reference(
         fixed = {key: value for key, value in vars(settings).items() if key != "ns"}
         store = FrameStore(output, (6 * len(atoms) + 1 + settings.replicas,), json.dumps([name, [str(a) for a in atoms], fixed]))
         with exclusive(store.folder):
-            replicas = _Replicas(topology, system, positions, settings)
+            replicas = _Replicas(topology, system, settings)
             saved = store.resume()
             if saved is None:
                 replicas.start(positions)
@@ -255,14 +255,13 @@ class _Replicas:
     states : which temperature each replica had in each iteration
     """
 
-    def __init__(self, topology: app.Topology, system: openmm.System, positions: unit.Quantity, settings: ReferenceSettings) -> None:
+    def __init__(self, topology: app.Topology, system: openmm.System, settings: ReferenceSettings) -> None:
         self.settings = settings
         integrator = openmm.LangevinMiddleIntegrator(
             settings.temperature * unit.kelvin, settings.friction / unit.picosecond, settings.time_step_fs * unit.femtosecond
         )
         integrator.setRandomNumberSeed(1 + settings.seed % (2**31 - 1))  # 0 would be a seed of the clock's
         self.simulation = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName(settings.platform))
-        self.simulation.context.setPositions(positions)
         self.states: list[list[int]] = []
 
     @property

@@ -349,14 +349,8 @@ def _molecule(source: TrajectorySource, topology: mdtraj.Topology, beads: NDArra
     """Atoms of the molecule that the beads are of, rising."""
     if topology.n_bonds == 0:
         raise ScoreMDError(f"{source.topology}: has no bonds, which forces on all atoms need: constrained bonds share their forces")
-    partners: dict[int, list[int]] = {atom.index: [] for atom in topology.atoms}
-    for a, b in topology.bonds:
-        partners[a.index].append(b.index)
-        partners[b.index].append(a.index)
-    found, front = set(beads.tolist()), set(beads.tolist())
-    while front:
-        front = {other for atom in front for other in partners[atom]} - found
-        found |= front
+    first = topology.atom(int(beads[0]))  # the others hang together with it
+    found = {atom.index for molecule in topology.find_molecules() if first in molecule for atom in molecule}
     residues = {topology.atom(int(k)).residue.index for k in beads}
     lost = next((a for a in topology.atoms if a.residue.index in residues and a.index not in found), None)
     if lost is not None:

@@ -19,6 +19,17 @@ def topology(n=5, *, bonds=True):
     return found
 
 
+def small(name, atoms, bonds):
+    """One residue of some (name, element) atoms."""
+    found = mdtraj.Topology()
+    residue = found.add_residue(name, found.add_chain())
+    for atom, element in atoms:
+        found.add_atom(atom, mdtraj.element.get_by_symbol(element), residue)
+    for a, b in bonds:
+        found.add_bond(found.atom(a), found.atom(b))
+    return found
+
+
 def trajectory(n_frames=30, n=5, seed=0, box=None):
     """A stretched chain with noise of 3 pm, turned and moved at random in each frame, nm."""
     rng = np.random.default_rng(seed)

@@ -32,12 +32,7 @@ def test_branches_have_one_torsion_for_each_bond_in_the_middle():
 
 
 def test_elements_and_masses():
-    found = mdtraj.Topology()
-    residue = found.add_residue("LIG", found.add_chain())
-    for name, symbol in (("CL1", "Cl"), ("P", "P"), ("H", "H")):
-        found.add_atom(name, mdtraj.element.get_by_symbol(symbol), residue)
-    found.add_bond(found.atom(0), found.atom(1))
-    found.add_bond(found.atom(1), found.atom(2))
+    found = peptides.small("LIG", (("CL1", "Cl"), ("P", "P"), ("H", "H")), ((0, 1), (1, 2)))
     system = molecule_of("ligand", found, [0, 1, 2], 300.0)
     np.testing.assert_allclose(system.masses, [35.453, 30.974, 1.008], atol=1e-2)
     assert [atom.element.symbol for atom in system.topology().atoms] == ["Cl", "P", "H"]

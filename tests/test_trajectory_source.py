@@ -210,12 +210,7 @@ def test_ensembles_bring_atoms_walkers_and_forces(folder):
 
 def test_forces_of_solvent_are_left_alone(folder, many):
     """Beads get the forces that they get without the water, which moves in step with one of them."""
-    water = mdtraj.Topology()
-    residue = water.add_residue("HOH", water.add_chain())
-    for name, element in (("O", "O"), ("H1", "H"), ("H2", "H")):
-        water.add_atom(name, mdtraj.element.get_by_symbol(element), residue)
-    water.add_bond(water.atom(0), water.atom(1))
-    water.add_bond(water.atom(0), water.atom(2))
+    water = peptides.small("HOH", (("O", "O"), ("H1", "H"), ("H2", "H")), ((0, 1), (0, 2)))
     wet = mdtraj.Trajectory(np.concatenate([many.xyz, many.xyz[:, :3] + 1], 1), many.topology.join(water))
     wet[0].save_pdb(str(folder / "wet.pdb"))
     wet.save_dcd(str(folder / "wet.dcd"))

@@ -19,7 +19,7 @@ from deeptime.decomposition import TICA
 
 from scoremd.analysis.basins import RAMACHANDRAN, Basins
 from scoremd.analysis.structure import distant_pairs, pair_distances
-from scoremd.collective_variables import phi_psi
+from scoremd.collective_variables import has_phi_psi, phi_psi
 from scoremd.errors import ScoreMDError
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def plane_of(system: System, trajectories: Mapping[str, mdtraj.Trajectory], grou
     ScoreMDError
         If the system has no phi and psi, and too few beads, or neither reference nor simulation has a trajectory of more than `LAG` frames.
     """
-    if {"phi", "psi"} <= set(system.collective_variables):
+    if has_phi_psi(system):
         return ramachandran_plane(system)
-    lengths = {name: _longest(trajectories[name].n_frames, groups[name]) for name in ("reference", "simulation") if name in trajectories}
+    lengths = {name: longest(trajectories[name].n_frames, groups[name]) for name in ("reference", "simulation") if name in trajectories}
     require_plane(system, lengths)
     learned_from = next(name for name, length in lengths.items() if length > LAG)
     return slow_plane(system, trajectories[learned_from], groups[learned_from])
@@ -108,7 +108,7 @@ def require_plane(system: System, lengths: Mapping[str, int]) -> None:
     ScoreMDError
         As `plane_of`.
     """
-    if {"phi", "psi"} <= set(system.collective_variables):
+    if has_phi_psi(system):
         return
     if len(_pairs(system)) < 2:
         raise ScoreMDError(f"{system.title} has no phi and psi, and too few beads for slow variables: five in a chain are needed")
@@ -120,7 +120,8 @@ def require_plane(system: System, lengths: Mapping[str, int]) -> None:
         )
 
 
-def _longest(n_frames: int, groups: np.ndarray | None) -> int:
+def longest(n_frames: int, groups: np.ndarray | None) -> int:
+    """Frames of the longest trajectory of an ensemble, whose frames are of the trajectories `groups`, (frame,), or of one if None."""
     return n_frames if groups is None else int(np.unique(groups, return_counts=True)[1].max())
 
 
@@ -152,7 +153,7 @@ def slow_plane(system: System, trajectory: mdtraj.Trajectory, groups: np.ndarray
     ScoreMDError
         As `plane_of`.
     """
-    require_plane(system, {"trajectory": _longest(trajectory.n_frames, groups)})
+    require_plane(system, {"trajectory": longest(trajectory.n_frames, groups)})
     pairs = _pairs(system)
     distances = pair_distances(trajectory, pairs)
     parts = [distances] if groups is None else [distances[groups == group] for group in np.unique(groups)]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from scoremd.errors import ScoreMDError
-from scoremd.start import write_configuration
 from scoremd.training.config import read_config
+from scoremd.training_template import write_configuration
 from scoremd.trajectory_source import TrajectorySource, read_source
 from tests import peptides
 
