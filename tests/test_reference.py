@@ -53,6 +53,19 @@ def test_the_ensemble_has_what_a_model_is_trained_on(tmp_path):
         np.testing.assert_allclose(ensemble.forces[k], forces, atol=2e-3 * np.abs(forces).max())
 
 
+def test_frames_are_of_the_replica_at_the_lowest_temperature():
+    topology, positions, system = solvated(*ALDP, "obc2")
+    replicas = reference._Replicas(topology, system, replace(SHORT, exchange_ps=0.1))
+    replicas.start(positions)
+    lowest = []
+    for _ in range(12):
+        frame = replicas.advance()[: 3 * topology.getNumAtoms()].reshape(-1, 3)
+        lowest.append(replicas.states[-1].index(0))
+        own = replicas.sampler.replicaConformation[lowest[-1]].getPositions(asNumpy=True).value_in_unit(unit.nanometer)
+        np.testing.assert_allclose(frame, own, atol=1e-6)
+    assert len(set(lowest)) > 1
+
+
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
     whole, _ = run_reference("ALDP", ALDP, tmp_path / "whole.h5", SHORT)
     advance = reference._Replicas.advance

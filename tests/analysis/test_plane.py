@@ -61,9 +61,12 @@ def test_the_slow_variable_is_found_among_fast_ones(walks):
 
 def test_frames_of_different_trajectories_do_not_follow_each_other(walks):
     """Jumps between trajectories would make a variable that only differs between them slow, and one that jumps within them fast."""
-    trajectory, _, state = walks
+    trajectory, groups, state = walks
     order = np.argsort(state, kind="stable")  # one trajectory that jumps once
     assert abs(np.corrcoef(slow_plane(chain(), trajectory[order], None).project(trajectory[order])[:, 0], state[order])[0, 1]) > 0.95
+    mixed = np.argsort(np.arange(2000) % 500, kind="stable")  # a frame of each trajectory in turn
+    apart, together = (slow_plane(chain(), trajectory[k], groups[k]) for k in (np.arange(2000), mixed))
+    np.testing.assert_allclose(together.project(trajectory), apart.project(trajectory), atol=1e-6)
     with pytest.raises(ScoreMDError, match=rf"more than {LAG} frames in the reference or the simulation \(trajectory 10\)"):
         slow_plane(chain(), trajectory, np.arange(2000) // 10)
 
