@@ -43,6 +43,7 @@ def program_of(structure: str) -> Program | None:
     """
     description = ModelDescription.model_validate_json(structure)
     network, slots = description.make_network(), len(description.slots)
+    network.near_only = False  # lanes do the same thing at the same time: each has all pairs
     names, rows = list(network.state_dict()), len(MoleculeBatch._fields)
 
     def function(log_snr: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:

@@ -170,6 +170,7 @@ def init(
     select: Annotated[str, typer.Option("--select", help="Which atoms are beads, in mdtraj's language.")] = "name CA",
     forces: Annotated[list[Path] | None, typer.Option("--forces", help="Forces, .npy or HDF5, once for each trajectory.")] = None,
     force_unit: Annotated[str, typer.Option("--force-unit", help="kJ/mol/nm or kcal/mol/angstrom.")] = "kJ/mol/nm",
+    native: Annotated[Path | None, typer.Option("--native", help="File with the native structure, to measure folding by.")] = None,
     stride: Annotated[int, typer.Option("--stride", min=1, help="Take every so many frames.")] = 1,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of each network.")] = 20000,
 ) -> None:
@@ -189,6 +190,7 @@ def init(
                 "topology": topology or trajectories[0],
                 "select": select,
                 "temperature": temperature,
+                "native": native,
                 "forces": {"files": forces, "unit": force_unit} if forces else None,
                 "stride": stride,
             }

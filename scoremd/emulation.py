@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scoremd.analysis.compare import Comparison, compare
+from scoremd.analysis.fold import NativeStructure
 from scoremd.analysis.plane import longest, require_plane
 from scoremd.analysis.report import write_report
 from scoremd.data import Ensemble
@@ -122,6 +123,7 @@ def emulate(
     if ensemble is not None:
         lengths["reference"] = longest(ensemble.n_frames, ensemble.walker)
     require_plane(system, lengths)
+    NativeStructure.of(system)  # refused before the work, not after it
     make_folder(folder)
     with exclusive(folder):
         claimed = _claimed(force_field, system, samples, settings)

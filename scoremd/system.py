@@ -140,6 +140,8 @@ class System(Named):
         Name of the family that it is a member of, or None.
     reference
         Name of the reference ensemble's file, beside the YAML file; None if there is none.
+    native
+        Position of each bead in the native structure, nm, if there is one.
     protocol, licence, origin
         How the reference was made, what one may do with it, where it comes from.
     """
@@ -156,6 +158,7 @@ class System(Named):
     agreement: Agreement = Agreement()
     family: str | None = None
     reference: str | None = Field(default=None, pattern=r"^[^/\\]+$")
+    native: tuple[tuple[float, float, float], ...] = ()
     protocol: str
     licence: str
     origin: str
@@ -168,6 +171,8 @@ class System(Named):
         check_indices([*self.bonds, *self.torsions, *self.collective_variables.values()], len(self.beads))
         if self.bead_masses and len(self.bead_masses) != len(self.beads):
             raise ValueError(f"bead_masses must be one for each of {len(self.beads)} beads, not {len(self.bead_masses)}")
+        if self.native and len(self.native) != len(self.beads):
+            raise ValueError(f"native must be one position for each of {len(self.beads)} beads, not {len(self.native)}")
         self.topology()  # raises if a bead comes twice or residues are out of order
         return self
 

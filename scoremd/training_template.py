@@ -10,6 +10,7 @@ import yaml
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.files import write_text
+from scoremd.nn.energy import ALL_PAIRS
 from scoremd.system import System
 from scoremd.trajectory_source import TrajectorySource, read_source
 
@@ -28,7 +29,7 @@ data:
   select: {select}
   # K
   temperature: {temperature}
-  # every so many frames are taken
+{native}  # every so many frames are taken
   stride: {stride}
 {forces}  # masses of the beads in Da, if they are not to be those of the atoms
   # masses: [12.0, ...]
@@ -36,7 +37,7 @@ data:
 output: {output}
 {use_forces}# 1/nm: what positions are multiplied by, for a variance of about one
 length_scale: {length_scale}
-network: {{scalars: 16, vectors: 8, layers: 2, radial_basis: 12, radial_width: 32, torsion_width: 128}}
+network: {{scalars: 16, vectors: 8, layers: 2, radial_basis: 12, radial_width: 32, torsion_width: 128{cutoff}}}
 # the first network gives the forces, and samples below t = 0.006; the second samples above
 time_ranges: [[0.0, 0.006], [0.006, 1.0]]
 training_ranges: [[0.0, 0.3], [0.006, 1.0]]
@@ -52,11 +53,20 @@ threads: 2
 #: Frames below which nothing can be learned.
 _FEWEST = 20
 _LARGEST_SCALE = 6.0
+#: nm, how far beads see each other in a first layer, of chains of more than `ALL_PAIRS` beads.
+REACH = 1.5
 _FORCES = """\
   # of a simulation at the same temperature: (frame, atom, 3), .npy or HDF5 with a dataset forces, one file for each trajectory
   forces:
     files: {files}
     unit: {unit}
+"""
+_NATIVE = """\
+  # the native structure, of all atoms or of the beads: RMSD, native contacts and the folded state are then in the report
+  native: {native}
+"""
+_NO_NATIVE = """\
+  # native: native.pdb  # a structure that folding is to be measured by
 """
 _NO_FORCES = """\
   # forces: {files: [forces.npy], unit: kJ/mol/nm}  # or kcal/mol/angstrom
@@ -92,7 +102,7 @@ def write_configuration(path: Path, name: str, source: TrajectorySource, steps: 
     def shown(paths: Sequence[Path]) -> str:
         return _inline([os.path.relpath(p, folder) for p in paths])
 
-    forces = _NO_FORCES
+    forces, scale = _NO_FORCES, _length_scale(ensemble)
     if source.forces is not None:
         forces = _FORCES.format(files=shown(source.forces.files), unit=source.forces.unit)
     text = _TEMPLATE.format(
@@ -112,7 +122,9 @@ def write_configuration(path: Path, name: str, source: TrajectorySource, steps: 
         temperature=source.temperature,
         stride=source.stride,
         forces=forces,
-        length_scale=_length_scale(ensemble),
+        native=_NO_NATIVE if source.native is None else _NATIVE.format(native=shown([source.native])[1:-1]),
+        cutoff=_cutoff(system, scale),
+        length_scale=scale,
         steps=steps,
     )
     write_text(path, text)
@@ -122,6 +134,11 @@ def write_configuration(path: Path, name: str, source: TrajectorySource, steps: 
 def _length_scale(ensemble: Ensemble) -> float:
     """1/nm: positions of variance one, but of small molecules no larger than where all that is told from noise was tried."""
     return min(_LARGEST_SCALE, round(1 / float(np.sqrt(ensemble.positions.var(axis=(0, 1)).mean())), 2))
+
+
+def _cutoff(system: System, scale: float) -> str:
+    """For chains so long that only near pairs are computed: how far beads see each other, as networks see it."""
+    return f", cutoff: {round(scale * REACH, 2)}" if len(system.beads) > ALL_PAIRS else ""
 
 
 def _inline(value: str | list[str]) -> str:

@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from scoremd.errors import ScoreMDError
 from scoremd.files import make_folder, write_text
 from scoremd.forces import force_map
 from scoremd.progress import progress
-from scoremd.system import System
+from scoremd.system import System, standard_residue
 from scoremd.units import thermal_energy
 
 #: What a force in each unit is multiplied by to be in kJ/mol/nm.
@@ -69,6 +70,7 @@ class TrajectorySource(_Section):
     topology : file with the atoms: PDB, PRMTOP, GRO, HDF5, ..., or an ensemble, whose residues get their standard bonds
     select : which atoms are beads, in mdtraj's language: `name CA`, `not element H`
     temperature : of the simulation, K
+    native : file with atoms and coordinates of the native structure, which folding is measured by, or None
     masses : of each bead, Da; by default those of the atoms
     forces : on the atoms, or None
     stride : every so many frames are taken
@@ -78,6 +80,7 @@ class TrajectorySource(_Section):
     topology: Path
     select: str = "name CA"
     temperature: PositiveFloat
+    native: Path | None = None
     masses: tuple[PositiveFloat, ...] = ()
     forces: ForceSource | None = None
     stride: int = Field(1, ge=1)
@@ -85,7 +88,9 @@ class TrajectorySource(_Section):
     def below(self, folder: Path) -> "TrajectorySource":
         """With relative paths taken from a folder."""
         forces = self.forces and self.forces.model_copy(update={"files": tuple(folder / path for path in self.forces.files)})
-        paths = {"trajectories": tuple(folder / path for path in self.trajectories), "topology": folder / self.topology}
+        paths: dict[str, Any] = {"trajectories": tuple(folder / path for path in self.trajectories), "topology": folder / self.topology}
+        if self.native is not None:
+            paths["native"] = folder / self.native
         return self.model_copy(update=paths | {"forces": forces})
 
 
@@ -109,6 +114,8 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
     if source.masses and len(source.masses) != len(beads):
         raise ScoreMDError(f"masses must be one for each of {len(beads)} beads, not {len(source.masses)}")
     system = molecule_of(name, topology, beads.tolist(), source.temperature, source.masses)
+    if source.native is not None:
+        system = system.model_copy(update={"native": _native(source.native, source.select, system)})
     forces = None if source.forces is None else _Forces(source, topology, beads)
     positions, gathered, walkers, n_walkers = [], [], [], 0
     with progress(f"read {name}", len(source.trajectories), "trajectories") as bar:
@@ -133,9 +140,28 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
         np.concatenate(gathered) if forces is not None else None,
         np.concatenate(walkers),
     )
-    _check_lengths(ensemble, system)
+    _check_lengths(ensemble.name, ensemble.positions, system)
     _check_virial(ensemble)
     return system, ensemble
+
+
+def _native(path: Path, select: str, system: System) -> tuple[tuple[float, float, float], ...]:
+    """Position of each bead in the first frame of a file that says which atoms it has, nm, to four digits."""
+    topology = read_topology(path)
+    chosen = [topology.atom(int(k)) for k in select_beads(topology, select)]
+    wanted, found = (
+        [f"{a.name} of {standard_residue(a.residue.name)}" for a in atoms] for atoms in (list(system.topology().atoms), chosen)
+    )
+    if found != wanted:
+        a, b = next((a, b) for a, b in zip_longest(wanted, found, fillvalue="nothing") if a != b)
+        raise ScoreMDError(f"{path}: is no structure of {system.name}: {select!r} chooses {b} of it, where {a} is needed")
+    part = next(_frames(path, topology, 1, np.array([a.index for a in chosen])), None)
+    if part is None or len(part) == 0:
+        raise ScoreMDError(f"{path}: holds no frames")
+    positions = _whole(part[:1], system, path)
+    _check_lengths(str(path), positions, system)
+    x, y, z = (column.round(4).tolist() for column in positions[0].astype(float).T)
+    return tuple(zip(x, y, z, strict=True))
 
 
 def write_own_system(folder: Path, system: System, ensemble: Ensemble) -> None:
@@ -251,20 +277,20 @@ def _whole(part: mdtraj.Trajectory, system: System, path: Path) -> NDArray[np.fl
     return whole.xyz - whole.xyz.mean(1, keepdims=True)
 
 
-def _check_lengths(ensemble: Ensemble, system: System) -> None:
+def _check_lengths(name: str, positions: NDArray[np.float32], system: System) -> None:
     """Refuse coordinates that are not in nm, and molecules that a periodic box has cut."""
     a, b = np.array(system.bonds).T
-    lengths = np.linalg.norm(ensemble.positions[:, a] - ensemble.positions[:, b], axis=-1)
+    lengths = np.linalg.norm(positions[:, a] - positions[:, b], axis=-1)
     middle = np.median(lengths, axis=0)
     if np.median(middle) > _LONGEST_BOND:
         hint = "they are probably in ångström: divide them by 10" if np.median(middle / 10) < _LONGEST_BOND else "is the topology theirs?"
-        raise ScoreMDError(f"{ensemble.name}: bonds are {np.median(middle):.2f} nm long by its coordinates, which must be in nm; {hint}")
+        raise ScoreMDError(f"{name}: bonds are {np.median(middle):.2f} nm long by its coordinates, which must be in nm; {hint}")
     torn = lengths > 2 * np.maximum(middle, 0.1)
     if torn.any():
         frame, bond = map(int, np.argwhere(torn)[0])
         ends = " and ".join(str(system.atoms[k]) for k in system.bonds[bond])
         raise ScoreMDError(
-            f"{ensemble.name}: {int(torn.any(1).sum())} of {len(lengths)} frames have broken bonds, first frame {frame}, "
+            f"{name}: {int(torn.any(1).sum())} of {len(lengths)} frames have broken bonds, first frame {frame}, "
             f"{lengths[frame, bond]:.2f} nm between {ends}: molecules that a periodic box has cut must be made whole first"
         )
 

@@ -16,10 +16,11 @@ from scoremd.systems import load_system
 SMALL = {"scalars": 6, "vectors": 4, "radial_basis": 6, "radial_width": 8, "torsion_width": 8}
 
 
-def random_network(n_beads, *, achiral=False, torsions=True, layers=2, seed=0, frozen_above=3.0, encoder_width=0):
+def random_network(n_beads, *, achiral=False, torsions=True, layers=2, seed=0, frozen_above=3.0, encoder_width=0, cutoff=None):
     """A network with random weights in float64 whose beads all differ."""
     torch.manual_seed(seed)
-    config = NetworkConfig(**SMALL, layers=layers, achiral=achiral, frozen_above=frozen_above, encoder_width=encoder_width)
+    later = {"frozen_above": frozen_above, "encoder_width": encoder_width, "cutoff": cutoff}
+    config = NetworkConfig(**SMALL, layers=layers, achiral=achiral, **later)
     n_pairs = n_beads * (n_beads - 1) // 2
     statistics = torch.cat([torch.rand(1 + n_pairs, 2) + 0.5, (torch.rand(1 + n_pairs, 1) < 0.5).float()], 1)
     chosen = torch.tensor([[[0, 1, 2, 3]]]) if torsions else torch.zeros(0, 0, 4, dtype=torch.long)

@@ -303,7 +303,8 @@ def own(tmp_path, data):
 
 
 def test_from_a_trajectory_to_a_model_and_its_report(tmp_path, own):
-    written = run("init", *own, "--select", "not element O", "-o", tmp_path / "mine.yaml", "--steps", 1)
+    native = ("--native", tmp_path / "top.pdb")
+    written = run("init", *own, *native, "--select", "not element O", "-o", tmp_path / "mine.yaml", "--steps", 1)
     assert written.exit_code == 0, written.output
     assert "8 beads, 7 bonds between them" in written.output
     assert run("train", tmp_path / "mine.yaml").exit_code == 0
@@ -313,7 +314,7 @@ def test_from_a_trajectory_to_a_model_and_its_report(tmp_path, own):
     compared = run("compare", "mine", "--model", model, "--samples", tmp_path / "s.h5", "-o", tmp_path / "report")
     assert compared.exit_code == 0, compared.output
     comparison = json.loads((tmp_path / "report" / "comparison.json").read_text())
-    assert "samples vs reference" in comparison["comparisons"]
+    assert "native_rmsd_pm" in comparison["comparisons"]["samples vs reference"]
 
 
 def test_init_refuses_what_cannot_be_trained_on(tmp_path, own):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from scoremd import training_template
 from scoremd.errors import ScoreMDError
 from scoremd.training.config import read_config
 from scoremd.training_template import write_configuration
@@ -61,6 +62,25 @@ def test_what_is_wrong_with_the_data_is_said(tmp_path, source, line, wrong, word
     path.write_text(path.read_text().replace(line, wrong, 1))
     with pytest.raises(ScoreMDError, match=f"mine.yaml: {words}"):
         read_config(path)
+
+
+def test_a_native_structure_is_written_down_and_read(tmp_path, source):
+    path, native = tmp_path / "mine.yaml", tmp_path / "data" / "top.pdb"
+    system, _ = write_configuration(path, "mine", TrajectorySource.model_validate(source | {"native": native}), 70)
+    assert read_config(path).data.native == native
+    assert len(system.native) == 10
+
+
+@pytest.mark.parametrize(("beads", "limit"), [(10, 9), (10, 10)])
+def test_chains_that_are_too_long_for_all_pairs_get_a_cutoff(tmp_path, source, monkeypatch, beads, limit):
+    monkeypatch.setattr(training_template, "ALL_PAIRS", limit)
+    path = tmp_path / "mine.yaml"
+    write_configuration(path, "mine", TrajectorySource.model_validate(source), 70)
+    config = read_config(path)
+    if beads > limit:
+        assert config.network.cutoff == pytest.approx(1.5 * config.length_scale, abs=0.01)
+    else:
+        assert config.network.cutoff is None
 
 
 def test_a_frame_or_two_are_too_few(tmp_path, source):

@@ -190,6 +190,38 @@ def test_own_systems_are_found_with_their_reference(folder, tmp_path, monkeypatc
     assert read_ensemble(tmp_path / "force_fields/mine/systems/ala5.h5").forces is None
 
 
+def test_the_native_structure_is_of_the_beads_whatever_file_it_is_in(folder, tmp_path, monkeypatch):
+    whole = peptides.trajectory()
+    whole[3].save_pdb(str(folder / "native.pdb"))
+    whole[3].atom_slice(CA).save_gro(str(folder / "native.gro"))
+    for name in ("native.pdb", "native.gro"):
+        read_source.cache_clear()
+        system, ensemble = read_source("ala5", source(folder, native=folder / name))
+        found = np.array(system.native)
+        np.testing.assert_allclose(distances(found[None]), distances(whole.xyz[3:4, CA]), atol=2e-3)
+        np.testing.assert_allclose(found.mean(0), 0, atol=2e-4)
+    write_own_system(tmp_path / "force_fields" / "mine" / "systems", system, ensemble)
+    monkeypatch.setenv("SCOREMD_PATH", str(tmp_path))
+    assert load_system("ALA5").native == system.native
+    with pytest.raises(ValueError, match="native must be one position for each of 5 beads, not 1"):
+        type(system).model_validate(system.model_dump() | {"native": [[0, 0, 0]]})
+
+
+def test_native_structures_of_others_are_refused(folder):
+    def refused(match, file):
+        with pytest.raises(ScoreMDError, match=match):
+            read_source("ala5", source(folder, native=folder / file))
+
+    refused("nothing.pdb: there is no such file", "nothing.pdb")
+    other = peptides.trajectory(n=4)
+    other[0].save_pdb(str(folder / "other.pdb"))
+    refused("other.pdb: is no structure of ala5: 'name CA' chooses nothing of it, where CA of ALA is needed", "other.pdb")
+    large = peptides.trajectory()[0]
+    large.xyz = 10 * large.xyz
+    large.save_pdb(str(folder / "large.pdb"))
+    refused("large.pdb: bonds are .* probably in ångström", "large.pdb")
+
+
 def test_ensembles_bring_atoms_walkers_and_forces(folder):
     whole, rng = peptides.trajectory(), np.random.default_rng(0)
     forces, walker = rng.standard_normal(whole.xyz.shape), np.arange(30) // 10

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import mdtraj
 import numpy as np
 
-from scoremd.analysis.intervals import Estimate, difference
+from scoremd.analysis.intervals import Estimate, average, difference
 from scoremd.analysis.metrics import Divergence, compare_js, compare_pmf
 from scoremd.analysis.observed import Observed, observe
 from scoremd.analysis.plane import Plane, plane_of
 from scoremd.analysis.structure import BondDifference, Limits, compare_bond, largest_difference, mean_difference
 from scoremd.analysis.table import COLUMNS, Row, ensemble_rows, pair_rows
+from scoremd.analysis.verdict import headline
 from scoremd.errors import ScoreMDError
 from scoremd.files import write_text
 from scoremd.molecules import require_molecule
@@ -51,6 +53,8 @@ class Pair:
         Difference of each bonded distance.
     contacts
         (pair,) difference of the fraction of frames in contact, first less second.
+    rmsd
+        Difference of the deviation from the native structure; None if the system has none.
     """
 
     title: str
@@ -59,9 +63,10 @@ class Pair:
     basins: dict[str, Estimate]
     bonds: tuple[BondDifference, ...]
     contacts: np.ndarray
+    rmsd: BondDifference | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Samples, simulation and reference, measured against each other.
 
@@ -100,6 +105,9 @@ class Comparison:
     time_blocks: frozenset[str]
     seed: int
 
+    def __repr__(self) -> str:
+        return f"<Comparison of {self.title}: {headline(self)}>"
+
     def rows(self) -> list[Row]:
         """The table of the three columns as text: (metric with its unit, then a cell for each of `COLUMNS`)."""
         return pair_rows(self)
@@ -128,6 +136,7 @@ class Comparison:
                     "populations": {basin: asdict(value) for basin, value in seen.basins.items()},
                     "broken_bonds": asdict(seen.broken),
                     "clashes": asdict(seen.clashing),
+                    **({} if seen.rmsd is None else {"native_rmsd_nm": asdict(average(seen.rmsd, seen.groups))}),
                     "mirror_images": None if seen.mirrored is None else asdict(seen.mirrored),
                 }
                 for name, seen in self.ensembles.items()
@@ -139,6 +148,7 @@ class Comparison:
                     "pmf_kT2": asdict(pair.pmf),
                     "population_differences": {basin: asdict(value) for basin, value in pair.basins.items()},
                     "bonds_pm": [asdict(bond) for bond in pair.bonds],
+                    **({} if pair.rmsd is None else {"native_rmsd_pm": asdict(pair.rmsd)}),
                     "contacts": {
                         "mean_difference": mean_difference(pair.contacts),
                         "largest_difference": largest_difference(pair.contacts),
@@ -253,22 +263,17 @@ def _pair(title: str, a: Observed, b: Observed, reference: Observed | None, name
     """One column; the floor is the reference's, or b's own where b is the reference or there is none."""
     floor = None if reference is None or reference is b else reference
     counted = None if floor is None else floor.counted
+
+    def length(name: str, of: Callable[[Observed], np.ndarray]) -> BondDifference:
+        known = None if floor is None else of(floor)
+        return compare_bond(name, of(a), of(b), groups_a=a.groups, groups_b=b.groups, reference=known, seed=seed)
+
     return Pair(
         title=title,
         js=compare_js(a.counted, b.counted, reference=counted, seed=seed),
         pmf=compare_pmf(a.counted, b.counted, reference=counted, seed=seed),
         basins={basin: difference(a.basins[basin], b.basins[basin]) for basin in a.basins},
-        bonds=tuple(
-            compare_bond(
-                name,
-                a.lengths[:, k],
-                b.lengths[:, k],
-                groups_a=a.groups,
-                groups_b=b.groups,
-                reference=None if floor is None else floor.lengths[:, k],
-                seed=seed,
-            )
-            for k, name in enumerate(names)
-        ),
+        bonds=tuple(length(name, lambda seen, k=k: seen.lengths[:, k]) for k, name in enumerate(names)),  # type: ignore[misc]
         contacts=a.contacts - b.contacts,
+        rmsd=None if a.rmsd is None else length("RMSD from the native structure", lambda seen: np.asarray(seen.rmsd)),
     )

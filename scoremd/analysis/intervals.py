@@ -144,6 +144,24 @@ def grouped(moments: np.ndarray, block: np.ndarray, statistic: Callable[[np.ndar
     return Estimate(value, value - half, value + half)
 
 
+def average(values: np.ndarray, groups: np.ndarray | None) -> Estimate:
+    """Mean over frames.
+
+    Parameters
+    ----------
+    values
+        (frame,) what is averaged.
+    groups
+        (frame,) trajectory of each frame; None if every frame was drawn independently.
+
+    Returns
+    -------
+    Estimate
+        The mean.
+    """
+    return grouped(values[:, None], blocks(groups, len(values), np.random.default_rng(0)), lambda m: m[..., 0])
+
+
 def fraction(hits: np.ndarray, groups: np.ndarray | None) -> Estimate:
     """Fraction of frames in a state, with Wilson's interval at the number of independent frames that the groups leave.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import mdtraj
 import numpy as np
 
+from scoremd.analysis.fold import CONTACT, NativeStructure
 from scoremd.analysis.histograms import Histogram, histogram
 from scoremd.analysis.intervals import Estimate, check_groups, fraction
 from scoremd.analysis.plane import Plane
@@ -16,8 +17,7 @@ from scoremd.analysis.structure import Limits, mirror_images, pair_distances
 if TYPE_CHECKING:
     from scoremd.systems import System
 
-#: Distance below which two beads are in contact, nm.
-CONTACT = 0.8
+FOLDED_STATE = "the folded state (at least half of the native contacts)"
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,15 @@ class Observed:
     counted
         Frames in the cells of the plane's grid.
     basins
-        Population of each named basin.
+        Population of each named basin, and of the folded state where the system has a native structure.
     broken, clashing
         Fractions of frames with a broken bond and with a clash.
     mirrored
-        Fraction of frames with a mirror image; None where the beads do not show it.
+        Fraction of frames with a mirror image, of a residue or of the native structure; None where the beads do not show it.
     contacts
         (pair,) fraction of frames in which beads more than two bonds apart are in contact.
+    rmsd
+        (frame,) root mean square deviation from the native structure, nm; None if the system has none.
     """
 
     variables: np.ndarray
@@ -53,6 +55,7 @@ class Observed:
     clashing: Estimate
     mirrored: Estimate | None
     contacts: np.ndarray
+    rmsd: np.ndarray | None
 
     @property
     def n_frames(self) -> int:
@@ -108,15 +111,21 @@ def observe(
     """
     groups = check_groups(groups, traj.n_frames)
     variables = plane.project(traj)
-    wrong = mirror_images(mdtraj.Trajectory(traj.xyz, system.topology()))
+    beads = mdtraj.Trajectory(traj.xyz, system.topology())
+    wrong, native = mirror_images(beads), NativeStructure.of(system)
+    basins = {basin: inside(variables) for basin, inside in plane.basins.items()}
+    if native is not None:
+        basins[FOLDED_STATE] = native.folded(beads)
+        wrong = native.mirrored(beads) if wrong is None else wrong | native.mirrored(beads)
     return Observed(
         variables=variables,
         lengths=pair_distances(traj, system.bonds),
         groups=groups,
         counted=histogram(variables, range=plane.range, bins=plane.bins, groups=groups, name=name),
-        basins={basin: fraction(inside(variables), groups) for basin, inside in plane.basins.items()},
+        basins={basin: fraction(inside, groups) for basin, inside in basins.items()},
         broken=fraction(limits.broken(traj), groups),
         clashing=fraction(limits.clashes(traj), groups),
         mirrored=None if wrong is None else fraction(wrong, groups),
         contacts=(pair_distances(traj, limits.pairs) < CONTACT).mean(0),
+        rmsd=None if native is None else native.rmsd(beads),
     )

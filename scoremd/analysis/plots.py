@@ -17,9 +17,12 @@ from scoremd.analysis.table import ENSEMBLES
 from scoremd.units import thermal_energy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from matplotlib.axes import Axes
 
     from scoremd.analysis.compare import Comparison
+    from scoremd.analysis.observed import Observed
     from scoremd.analysis.plane import Plane
 
 COLOURS = {"reference": "#000000", "samples": "#2a7bd1", "simulation": "#e07b00"}
@@ -122,22 +125,24 @@ def profile(comparison: Comparison, variable: int) -> Figure:
     return figure
 
 
-def bond_lengths(comparison: Comparison, bond: int) -> Figure:
-    """Distribution of one bonded distance in all ensembles.
+def distribution(comparison: Comparison, of: Callable[[Observed], np.ndarray], label: str) -> Figure:
+    """Distribution of a length, such as a bonded distance, in all ensembles.
 
     Parameters
     ----------
     comparison
         What `compare` gave.
-    bond
-        Which of the system's bonds, from 0.
+    of
+        (frame,) the length in nm, of an ensemble.
+    label
+        Of the axis.
 
     Returns
     -------
     Figure
         Density over the length in pm, from the 0.1 to the 99.9 % quantile of all ensembles.
     """
-    lengths = {name: PICOMETRES * seen.lengths[:, bond] for name, seen in comparison.ensembles.items()}
+    lengths = {name: PICOMETRES * of(seen) for name, seen in comparison.ensembles.items()}
     ends = np.array([np.quantile(x, [0.001, 0.999]) for x in lengths.values()])
     low, high = ends[:, 0].min(), ends[:, 1].max()
     # shipped references are rounded to 0.1 pm, where a bond lies along an axis so are its lengths: bins hold whole steps, ends between them
@@ -148,7 +153,7 @@ def bond_lengths(comparison: Comparison, bond: int) -> Figure:
         if name in lengths:
             density = np.histogram(lengths[name], edges)[0] / len(lengths[name]) / np.diff(edges)
             axes.stairs(density, edges, color=COLOURS[name], linestyle=STYLES[name], linewidth=1.3, label=name)
-    axes.set(xlabel="length (pm)", ylabel="density (1/pm)")
+    axes.set(xlabel=f"{label} (pm)", ylabel="density (1/pm)")
     axes.set_ylim(bottom=0)
     return figure
 

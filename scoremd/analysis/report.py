@@ -36,12 +36,22 @@ def _figures(comparison: Comparison) -> dict[str, list[tuple[str, Markup]]]:
         "differences": [(f"{first.capitalize()} − {second}", plots.difference(comparison, first, second)) for first, second, _ in columns],
         "profiles": [(f"Along {symbol}", plots.profile(comparison, k)) for k, symbol in enumerate(comparison.plane.symbols)],
         "contacts": [(name.capitalize(), plots.contact_map(comparison, name)) for name in there] if len(bonds) > MANY else [],
-        "bonds": [(bonds[k].name, plots.bond_lengths(comparison, k)) for k in _shown_bonds(comparison)],
+        "native": _native(comparison),
+        "bonds": [
+            (bonds[k].name, plots.distribution(comparison, lambda seen, k=k: seen.lengths[:, k], "length"))  # type: ignore[misc]
+            for k in _shown_bonds(comparison)
+        ],
     }
     return {
         section: [(caption, inline_svg(figure, f"{section}{k}", caption)) for k, (caption, figure) in enumerate(pictures)]
         for section, pictures in sections.items()
     }
+
+
+def _native(comparison: Comparison) -> list[tuple[str, Figure]]:
+    if any(seen.rmsd is None for seen in comparison.ensembles.values()):
+        return []
+    return [("All beads, superposed", plots.distribution(comparison, lambda seen: np.asarray(seen.rmsd), "RMSD"))]
 
 
 def _shown_bonds(comparison: Comparison) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from scoremd.analysis.intervals import Estimate, fraction, weighted_fraction
+from scoremd.analysis.intervals import Estimate, average, fraction, weighted_fraction
 from scoremd.analysis.metrics import Divergence
 from scoremd.analysis.plane import ramachandran_plane
 from scoremd.analysis.structure import largest_difference, mean_difference
@@ -80,6 +80,11 @@ def pair_rows(comparison: Comparison) -> list[Row]:
         row(f"Difference of population, {name}", lambda p, name=name: estimate(p.basins[name], 4, sign=True))  # type: ignore[misc]
         for name in some.basins
     ]
+    if some.rmsd is not None:
+        rows += [
+            row(f"{some.rmsd.name}: W1 (floor), pm", lambda p: beside_floor(p.rmsd.distance, 3) if p.rmsd else NOTHING),
+            row("  difference of means, pm", lambda p: estimate(p.rmsd.mean, 3, sign=True) if p.rmsd else NOTHING),
+        ]
     if len(some.bonds) > MANY:
         rows += [
             row(
@@ -142,6 +147,8 @@ def ensemble_rows(comparison: Comparison) -> list[Row]:
     rows += [
         row(f"Population of {name}", [NOTHING if one is None else estimate(one.basins[name], 4) for one in seen]) for name in some.basins
     ]
+    if some.rmsd is not None:
+        rows.append(row("RMSD from the native structure, mean, nm", [deviation(one) for one in seen]))
     rows += [
         row("Frames with a broken bond", [rare(one, "broken") for one in seen]),
         row("Frames with a clash", [rare(one, "clashing") for one in seen]),
@@ -149,6 +156,11 @@ def ensemble_rows(comparison: Comparison) -> list[Row]:
     if some.mirrored is not None:
         rows.append(row("Frames with a mirror image", [rare(one, "mirrored") for one in seen]))
     return rows
+
+
+def deviation(one: Observed | None) -> str:
+    """Mean deviation from the native structure."""
+    return NOTHING if one is None or one.rmsd is None else estimate(average(one.rmsd, one.groups), 3)
 
 
 def rare(one: Observed | None, name: str) -> str:

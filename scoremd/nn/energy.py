@@ -20,12 +20,14 @@ from scoremd.nn.encoder import MoleculeEncoder
 from scoremd.nn.interaction import Features, InteractionBlock
 from scoremd.nn.molecule import MoleculeBatch, remove_centre
 from scoremd.nn.noise_level import signal_and_noise
-from scoremd.nn.pairs import PairTable, pair_table, partners
+from scoremd.nn.pairs import NearPairs, PairTable, pair_table, partners
 from scoremd.nn.radial import Normaliser, RadialFeatures, TimeEmbedding, noised_statistics
 from scoremd.nn.torsion import TorsionContext, TorsionTerm
 
-#: Pair distances (scaled) beyond which messages fade out, slowly: small molecules are dense.
+#: Pair distances (scaled) beyond which messages fade out, slowly, without a cutoff: small molecules are dense.
 ENVELOPE_LENGTH = 6.0
+#: Of more beads, networks as written compute the pairs within the cutoff alone, if there is one.
+ALL_PAIRS = 64
 
 
 class NetworkConfig(BaseModel):
@@ -40,6 +42,7 @@ class NetworkConfig(BaseModel):
     encoder_width : width of the perceptrons that tell beads, pairs and torsions which molecule they are in; 0 for none
     frozen_above : half log signal-to-noise ratio above which the network no longer sees the time (3: noise of 0.05); None for never
     achiral : read the energy out from 0e only, so that mirror images have the same
+    cutoff : scaled distance beyond which beads send no messages to each other, None for none
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -53,11 +56,12 @@ class NetworkConfig(BaseModel):
     encoder_width: int = Field(0, ge=0)
     frozen_above: float | None = 3.0
     achiral: bool = False
+    cutoff: float | None = Field(None, gt=0)
 
     @model_serializer(mode="wrap")
     def _without_later_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What came later is left out where there is none of it: descriptions, and hashes of models, stay what they were."""
-        return {key: value for key, value in handler(self).items() if key != "encoder_width" or value}
+        return {key: value for key, value in handler(self).items() if key not in ("encoder_width", "cutoff") or value}
 
 
 class Context(NamedTuple):
@@ -109,6 +113,10 @@ class MoleculeEnergy(nn.Module):
     pair_statistics : (pair type, 3) mean and standard deviation of the scaled distance, and 1 where the pair is bonded (stiff); row 0 is
         the padding
     torsions : (group, torsion, 4) bead indices of the local term; no groups, no local term
+
+    Attributes
+    ----------
+    near_only : whether only pairs within the cutoff are computed, which ones depending on the coordinates, and not all: the same numbers
     """
 
     pair_statistics: Tensor
@@ -128,6 +136,7 @@ class MoleculeEnergy(nn.Module):
         super().__init__()
         c = config
         self.config, self.n_beads = c, n_beads
+        self.near_only = c.cutoff is not None and n_beads > ALL_PAIRS
         self.register_buffer("pair_statistics", pair_statistics.clone())
         for name, table in pair_table(n_beads)._asdict().items():
             self.register_buffer(f"pair_{name}", table, persistent=False)
@@ -204,13 +213,20 @@ class MoleculeEnergy(nn.Module):
         edge = partners(x, self._table) - x[:, None]
         distance = torch.sqrt((edge * edge).sum(-1) + 1e-6)
         z = (distance - c.mean) * c.inverse_deviation
-        radial = self.radial(z, distance, c.pair)
-        envelope = c.present / (1 + (distance / ENVELOPE_LENGTH) ** 4)
+        prior = (c.spring * z**2).sum((1, 2)) + c.confinement * (remove_centre(x, c.mask) ** 2).sum((1, 2))
+        pairs: PairTable | NearPairs = self._table
+        pair, present = c.pair, c.present
+        if self.near_only:
+            assert self.config.cutoff is not None  # as `near_only` says
+            pairs = NearPairs.of(x, self.config.cutoff)
+            edge, distance, z, pair, present = (pairs.chosen(q) for q in (edge, distance, z, pair, present))
+        radial = self.radial(z, distance, pair)
+        envelope = present * self._fading(distance)
         unit = (edge / distance[..., None])[..., None]
         features = self._initial_features(x, c.scalar)
         scale = torch.rsqrt(c.mask.sum(1))[:, None, None]
         for block, factor in zip(self.blocks, c.gates, strict=True):
-            features = block(features, unit, radial, envelope, self._table, scale, factor)
+            features = block(features, unit, radial, envelope, pairs, scale, factor)
         scalars = [features.scalar] if self.config.achiral else [features.scalar, features.pseudoscalar]
         first, activation, second = self.read_out
         hidden = activation(first(torch.cat(scalars, -1)))
@@ -218,8 +234,15 @@ class MoleculeEnergy(nn.Module):
         if self.torsion is not None:
             assert c.torsion is not None  # as `context` makes it
             energy = energy + self.torsion(x, c.torsion)
-        prior = (c.spring * z**2).sum((1, 2)) + c.confinement * (remove_centre(x, c.mask) ** 2).sum((1, 2))
         return c.share * energy + c.normaliser + prior
+
+    def _fading(self, distance: Tensor) -> Tensor:
+        """Weight of messages over scaled distances, 1 at none; with two derivatives everywhere."""
+        if self.config.cutoff is None:
+            return 1 / (1 + (distance / ENVELOPE_LENGTH) ** 4)
+        inside = 1 - (distance / self.config.cutoff) ** 2
+        # the positive part, so smoothed that its cube is below 1e-9 at the cutoff and less beyond
+        return (0.5 * (inside + torch.sqrt(inside * inside + 1e-6))) ** 3
 
     @property
     def _table(self) -> PairTable:

@@ -12,7 +12,7 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
-from scoremd.nn.pairs import PairTable, collect, partners
+from scoremd.nn.pairs import NearPairs, PairTable
 
 
 class Features(NamedTuple):
@@ -72,14 +72,15 @@ class Messages(nn.Module):
         self.weights = nn.Linear(radial_width, sum(self.splits), bias=False)
         self.scalars, self.vectors = scalars, vectors
 
-    def forward(self, features: Features, unit: Tensor, radial: Tensor, envelope: Tensor, table: PairTable) -> list[Tensor]:
+    def forward(self, features: Features, unit: Tensor, radial: Tensor, envelope: Tensor, pairs: PairTable | NearPairs) -> list[Tensor]:
         """Collect the messages.
 
         Parameters
         ----------
-        unit : (batch, offset, bead, 3, 1) unit vectors to the partner
+        unit : (batch, offset, bead, 3, 1) unit vectors to the partner; of near pairs (pair, 3, 1), and so on
         radial : (batch, offset, bead, radial_width)
         envelope : (batch, offset, bead) weight of each pair, zero where a bead is missing
+        pairs : which these are
 
         Returns
         -------
@@ -89,9 +90,9 @@ class Messages(nn.Module):
         s, s_vector = self.source(features.scalar).split([self.scalars, self.vectors], -1)
         senders = Features(s, *features[1:])
         # every pair carries a message each way: from the partner to bead i, and from bead i to the partner
-        there = self._paths(Features(*(partners(q, table) for q in senders)), partners(s_vector, table), unit, weights)
-        back = self._paths(Features(*(q[:, None] for q in senders)), s_vector[:, None], -unit, weights)
-        return [a.sum(1) + collect(b, table) for a, b in zip(there, back, strict=True)]
+        there = self._paths(Features(*(pairs.there(q) for q in senders)), pairs.there(s_vector), unit, weights)
+        back = self._paths(Features(*(pairs.here(q) for q in senders)), pairs.here(s_vector), -unit, weights)
+        return [pairs.total(a, b) for a, b in zip(there, back, strict=True)]
 
     def _paths(self, q: Features, s_vector: Tensor, unit: Tensor, weights: tuple[Tensor, ...]) -> list[Tensor]:
         vector_weights = [a[..., None, :] for a in weights]
@@ -178,9 +179,9 @@ class InteractionBlock(nn.Module):
         unit: Tensor,
         radial: Tensor,
         envelope: Tensor,
-        table: PairTable,
+        pairs: PairTable | NearPairs,
         scale: Tensor,
         factor: Tensor | None = None,
     ) -> Features:
         """Arguments as in `Messages.forward`; `scale` and `factor` as in `Update.forward`."""
-        return self.update(features, self.messages(features, unit, radial, envelope, table), scale, factor)
+        return self.update(features, self.messages(features, unit, radial, envelope, pairs), scale, factor)

@@ -1,14 +1,17 @@
-"""Unordered pairs of beads without index tables: pair (k, i) joins beads i and i + k (modulo N), k = 1 ... N // 2.
+"""Unordered pairs of beads: all of them, without index tables, or those that are near, with one.
 
-For odd N each unordered pair occurs once. For even N those of the last offset occur twice and are counted half. Going from beads to
-pairs is then a set of permutations, one for each offset, and so is the way back: both are gathers, and each is the adjoint of the
-other, so that energies, forces and their derivatives need no scatter at all.
+Pair (k, i) joins beads i and i + k (modulo N), k = 1 ... N // 2. For odd N each unordered pair occurs once. For even N those of the last
+offset occur twice and are counted half. Going from beads to pairs is then a set of permutations, one for each offset, and so is the way
+back: both are gathers, and each is the adjoint of the other, so that energies, forces and their derivatives need no scatter at all. Pairs
+that are near are fewer, but other ones in each conformation: `NearPairs` pays scatters for doing less.
 """
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from scoremd.nn.radius_graph import radius_graph
 
 
 class PairTable(NamedTuple):
@@ -24,6 +27,18 @@ class PairTable(NamedTuple):
     partner: Tensor
     source: Tensor
     weight: Tensor
+
+    def here(self, q: Tensor) -> Tensor:
+        """Bead quantity (batch, bead, ...) at the first bead of each pair: (batch, 1, bead, ...)."""
+        return q[:, None]
+
+    def there(self, q: Tensor) -> Tensor:
+        """Bead quantity (batch, bead, ...) at the partner of each pair: (batch, offset, bead, ...)."""
+        return partners(q, self)
+
+    def total(self, here: Tensor, there: Tensor) -> Tensor:
+        """Sum at the beads (batch, bead, ...) of quantities of pairs, one for their first beads and one for their partners."""
+        return here.sum(1) + collect(there, self)
 
 
 def pair_table(n_beads: int) -> PairTable:
@@ -67,3 +82,50 @@ def partners(q: Tensor, table: PairTable) -> Tensor:
 def collect(m: Tensor, table: PairTable) -> Tensor:
     """Sum of pair quantities at their partners: (batch, offset, bead, ...) -> (batch, bead, ...); the adjoint of `partners`."""
     return _Collect.apply(m, table.partner, table.source)
+
+
+class NearPairs(NamedTuple):
+    """Those pairs of a batch of conformations whose beads are near each other, with the methods of `PairTable`.
+
+    A pair that `PairTable` has twice is here twice as well, so that its weights serve both.
+
+    Attributes
+    ----------
+    first, partner : (pair,) the beads, counted through the batch
+    conformation, entry : (pair,) which of the batch, and which of the flattened (offset, bead)
+    shape : (batch, bead)
+    """
+
+    first: Tensor
+    partner: Tensor
+    conformation: Tensor
+    entry: Tensor
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, x: Tensor, radius: float) -> "NearPairs":
+        """Those within `radius` of each other in `x`, (batch, bead, 3)."""
+        n = x.shape[1]
+        partner, first = radius_graph(x.detach(), radius)
+        offset = (partner - first) % n
+        kept = offset <= n // 2
+        first, partner, offset = first[kept], partner[kept], offset[kept]
+        return cls(first, partner, first // n, (offset - 1) * n + first % n, (len(x), n))
+
+    def chosen(self, q: Tensor) -> Tensor:
+        """Of a quantity of all pairs (batch or 1, offset, bead, ...) what these have: (pair, ...)."""
+        rows = self.entry if len(q) == 1 else self.conformation * (q.shape[1] * q.shape[2]) + self.entry
+        return torch.index_select(q.flatten(0, 2), 0, rows)
+
+    def here(self, q: Tensor) -> Tensor:
+        """Bead quantity (batch, bead, ...) at the first bead of each pair: (pair, ...)."""
+        return torch.index_select(q.flatten(0, 1), 0, self.first)
+
+    def there(self, q: Tensor) -> Tensor:
+        """Bead quantity (batch, bead, ...) at the partner of each pair: (pair, ...)."""
+        return torch.index_select(q.flatten(0, 1), 0, self.partner)
+
+    def total(self, here: Tensor, there: Tensor) -> Tensor:
+        """Sum at the beads (batch, bead, ...) of quantities of pairs (pair, ...), as `PairTable.total`."""
+        zeros = here.new_zeros(self.shape[0] * self.shape[1], *here.shape[1:])
+        return zeros.index_add(0, self.first, here).index_add(0, self.partner, there).unflatten(0, self.shape)

@@ -6,34 +6,26 @@ import torch
 from torch import Tensor
 
 
-def radius_graph(x: Tensor, radius: float, molecule: Tensor) -> Tensor:
-    """Edges between beads of the same molecule that are within `radius` of each other.
+def radius_graph(x: Tensor, radius: float) -> Tensor:
+    """Edges between beads of the same conformation that are within `radius` of each other.
 
     Parameters
     ----------
-    x : (bead, 3) of all molecules, one after the other
+    x : (batch, bead, 3)
     radius : in the unit of x
-    molecule : (bead,) long, the molecule of each bead, never decreasing
 
     Returns
     -------
-    (2, edge) long, source and target; each pair in both directions, none from a bead to itself, ordered by target, then source
+    (2, edge) long, source and target, beads being counted through the batch; each pair in both directions, none from a bead to itself,
+    ordered by target, then source
     """
-    if importlib.util.find_spec("torch_cluster") is not None:
-        import torch_cluster
+    batch, n = x.shape[:2]
+    if importlib.util.find_spec("torch_cluster") is None:
+        near = torch.linalg.vector_norm(x[:, :, None] - x[:, None], dim=-1) <= radius
+        conformation, target, source = torch.nonzero(near & ~torch.eye(n, dtype=torch.bool, device=x.device)).unbind(1)
+        return torch.stack([source, target]) + conformation * n
+    import torch_cluster
 
-        edges = torch_cluster.radius_graph(x, radius, molecule, max_num_neighbors=int(molecule.bincount().max()))
-    else:
-        edges = _all_pairs(x, radius, molecule)
-    return edges[:, torch.argsort(edges[1] * len(x) + edges[0])]
-
-
-def _all_pairs(x: Tensor, radius: float, molecule: Tensor) -> Tensor:
-    counts = torch.unique_consecutive(molecule, return_counts=True)[1].tolist()
-    edges, first = [], 0
-    for beads in x.split(counts):
-        distance = torch.linalg.vector_norm(beads[:, None] - beads, dim=-1)
-        near = (distance <= radius).fill_diagonal_(fill_value=False)
-        edges.append(first + torch.nonzero(near).T)
-        first += len(beads)
-    return torch.cat(edges, 1)
+    conformation = torch.arange(batch, device=x.device).repeat_interleave(n)
+    edges: Tensor = torch_cluster.radius_graph(x.flatten(0, 1), radius, conformation, max_num_neighbors=n)
+    return edges[:, torch.argsort(edges[1] * batch * n + edges[0])]

@@ -113,6 +113,8 @@ class InLanes:
     """
 
     def __init__(self, network: MoleculeEnergy, molecule: MoleculeBatch) -> None:
+        network = copy.deepcopy(network)
+        network.near_only = False  # lanes do the same thing at the same time: each has all pairs
         self._context, self._evaluate = _Method(network, "context"), _Method(network, "evaluate")
         weights = {name: q.detach().requires_grad_() for name, q in network.named_parameters()}
         self._level = torch.ones(1)

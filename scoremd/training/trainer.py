@@ -128,6 +128,8 @@ class Expert:
             )
         batch = share_of(batch, 0, n)
         if batch.denoising.positions.is_cuda:
+            if self.network.near_only:
+                return  # the number of pairs changes from step to step, which a recording cannot
             self.step_function = captured(self.step_function, self.parameters, batch)
         else:
             with contextlib.suppress(CannotCompileError):  # the reason was logged
@@ -213,6 +215,7 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
         done, _ = load_model(config.output)
         if done.trained.get("configuration") == settings:
             _remove_checkpoints(config)
+            _write_own_system(config)
             return
         raise ScoreMDError(f"{config.output}: holds a model trained with other settings or data; choose another output or remove it")
     if not list(config.output.glob("checkpoint-*.safetensors")):
@@ -228,10 +231,14 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
         return
     trained = {"configuration": settings, "frames": len(data.positions), "torch": torch.__version__}
     trained_description = description.model_copy(update={"trained": trained})
-    if isinstance(config.data, TrajectorySource):
-        write_own_system(config.output / "systems", *_own_material(config))
+    _write_own_system(config)
     save_model(config.output, trained_description, [expert.averaged_network() for expert in experts])
     _remove_checkpoints(config)
+
+
+def _write_own_system(config: TrainingConfig) -> None:
+    if isinstance(config.data, TrajectorySource) and is_first_process():
+        write_own_system(config.output / "systems", *_own_material(config))
 
 
 def _own_material(config: TrainingConfig) -> tuple[System, Ensemble]:
@@ -248,7 +255,8 @@ def _own_material(config: TrainingConfig) -> tuple[System, Ensemble]:
     if found != wanted:
         a, b = next((a, b) for a, b in zip_longest(wanted, found, fillvalue="nothing") if a != b)
         raise ScoreMDError(f"{name} is a known system, and the trajectories are of another: {b} where it has {a}; choose another name")
-    return known.model_copy(update={"bead_masses": source.masses}), replace(ensemble, name=known.name)
+    changes = {"bead_masses": source.masses, "native": system.native or known.native}
+    return known.model_copy(update=changes), replace(ensemble, name=known.name)
 
 
 def _used(config: TrainingConfig) -> TrajectorySource:
@@ -306,7 +314,8 @@ def _digest(data: Path | TrajectorySource, name: str = "") -> str:
     """SHA-256 of a file, of those of a folder's files, or of what trajectories of a molecule of that name come down to."""
     if isinstance(data, TrajectorySource):
         system, ensemble = read_source(name, data)
-        digest = hashlib.sha256(system.model_dump_json().encode() + ensemble.positions.tobytes())
+        # a native structure is for reports, and may be added later
+        digest = hashlib.sha256(system.model_dump_json(exclude={"native"}).encode() + ensemble.positions.tobytes())
         digest.update(b"" if ensemble.forces is None else ensemble.forces.tobytes())
         return digest.hexdigest()
     if data.is_dir():

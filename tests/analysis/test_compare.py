@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from scoremd.analysis.compare import compare
+from scoremd.analysis.verdict import headline
 from scoremd.errors import ScoreMDError
 
 THREE = ["samples vs reference", "simulation vs reference", "samples vs simulation"]
@@ -26,6 +27,11 @@ def test_three_columns_say_which_ensemble_is_off(three):
     assert apart.basins["phi > 0"].value == pytest.approx(-0.2, abs=0.03)
     assert right.basins["phi > 0"].low < 0 < right.basins["phi > 0"].high
     assert [p.js.frames for p in three.pairs.values()] == [6000, 8000, 6000]
+
+
+def test_a_notebook_shows_the_answer_not_the_arrays(three):
+    assert repr(three) == f"<Comparison of {three.title}: {headline(three)}>"
+    assert len(repr(three)) < 400
 
 
 def test_populations_of_the_basins_add_up(three):

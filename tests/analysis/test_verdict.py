@@ -16,12 +16,12 @@ ZERO = Divergence(0, 0, 0, 1)
 )
 def test_the_whole_interval_decides(low, high, status):
     js = Divergence(0.02, 0.018, 0.002, 1000, low, high)
-    assert judge(Pair("samples vs reference", js, ZERO, {}, (), np.zeros(0)), 0.002).status == status
+    assert judge(Pair("samples vs reference", js, ZERO, {}, (), np.zeros(0), None), 0.002).status == status
 
 
 def test_an_excess_above_the_limit_does_not_agree_whatever_its_interval():
     js = Divergence(0.0241, 0.018, 0.0061, 1000, 0.001, 0.0035)
-    assert judge(Pair("simulation vs reference", js, ZERO, {}, (), np.zeros(0)), 0.004).status == "undecided"
+    assert judge(Pair("simulation vs reference", js, ZERO, {}, (), np.zeros(0), None), 0.004).status == "undecided"
 
 
 def test_a_divergence_is_a_free_energy():

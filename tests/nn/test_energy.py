@@ -1,10 +1,14 @@
+import importlib.util
 import math
 
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from scoremd.nn import energy, radius_graph
+from scoremd.nn.energy import NetworkConfig
 from scoremd.nn.molecule import MoleculeBatch
+from scoremd.nn.pairs import NearPairs
 from scoremd.nn.score import energy_and_score
 from scoremd.statistics import pair_types
 from tests.models import molecule, random_network
@@ -156,3 +160,74 @@ def test_below_the_frozen_noise_only_the_prior_and_standardised_distances_see_th
             p.data.zero_()
         difference = network(x, levels(5.0), distinct(5)) - network(x, levels(7.0), distinct(5))
         assert (float(difference.abs().max()) < 2e-3) == same
+
+
+@pytest.fixture(params=["plain", "torch_cluster"])
+def neighbours(request, monkeypatch):
+    """Each of the two ways to find neighbours."""
+    if request.param == "plain":
+        monkeypatch.setattr(radius_graph.importlib.util, "find_spec", lambda _: None)
+    elif importlib.util.find_spec("torch_cluster") is None:
+        pytest.skip("torch_cluster is not installed (pip install scoremd[radius])")
+
+
+def with_padding(n):
+    """The last bead of the model is missing."""
+    mol = distinct(n)
+    present = torch.tensor([1] * (n - 1) + [0])
+    partner = (torch.arange(n) + torch.arange(1, n // 2 + 1)[:, None]) % n
+    return mol._replace(bead=mol.bead * present, residue=mol.residue * present, pair=mol.pair * present * present[partner])
+
+
+@pytest.mark.parametrize("kind", [distinct, with_padding])
+@pytest.mark.parametrize(("n", "sizes"), [(7, {}), (8, {}), (8, {"layers": 3, "encoder_width": 8}), (8, {"achiral": True})])
+@pytest.mark.usefixtures("neighbours")
+def test_near_pairs_alone_give_what_all_pairs_give(n, sizes, kind):
+    """The energy, its gradient, and the gradients of both that training takes."""
+    network, x = random_network(n, cutoff=1.8, **sizes), coordinates(n) * (kind(n).bead[0] > 0)[:, None]
+    mixed = torch.linspace(-2, 4, len(x), dtype=torch.float64)
+    found = []
+    assert not network.near_only
+    for near_only in (False, True):
+        network.near_only = near_only
+        e, s = energy_and_score(lambda a, b: network(a, b, kind(n)), x.clone(), mixed, create_graph=True)
+        weights = [p for name, p in network.named_parameters() if "normaliser" not in name]
+        gradient = torch.autograd.grad((s**2).sum() + e.sum(), weights, allow_unused=True)
+        found.append([e, s, *(g for g in gradient if g is not None)])
+    assert len(found[0]) == len(found[1]) > 10
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8 * float(a.abs().max()))
+    counts = NearPairs.of(x, 1.8).first
+    assert 0 < len(counts) < 0.8 * len(x) * (n // 2) * n
+
+
+def test_near_pairs_are_for_many_beads_with_a_cutoff(monkeypatch):
+    monkeypatch.setattr(energy, "ALL_PAIRS", 6)
+    assert [random_network(n, cutoff=cutoff).near_only for n, cutoff in ((6, 1.0), (7, 1.0), (7, None))] == [False, True, False]
+
+
+def test_beyond_the_cutoff_there_are_no_messages():
+    """A bead that leaves the cutoff leaves smoothly, and then only the parts without messages know where it is."""
+    network = random_network(6, cutoff=1.0, torsions=False)
+    spread = torch.arange(6, dtype=torch.float64)[None, :, None] * torch.tensor([1.5, 0, 0], dtype=torch.float64)
+    lam = levels(1.0, batch=1)
+    share = torch.sigmoid(2 * lam)
+
+    def network_part(x):
+        """Without prior and normaliser: what a network whose messages have no weight would differ by."""
+        context = network.context(lam, distinct(6))
+        silent = context._replace(present=torch.zeros_like(context.present))
+        return (network.evaluate(x, context) - network.evaluate(x, silent)) / share
+
+    torch.testing.assert_close(network_part(spread), torch.zeros(1, dtype=torch.float64), rtol=0, atol=1e-8)
+    assert network_part(0.5 * spread).abs() > 1e-4
+    distances = torch.linspace(0.99, 1.01, 201, dtype=torch.float64)
+    weight = network._fading(distances)
+    assert weight[0] > 1e-7
+    assert weight[100:].max() < 1e-8
+    assert weight.diff(n=3).abs().max() < 1e-6
+
+
+def test_descriptions_from_before_there_was_a_cutoff_are_what_they_were():
+    assert "cutoff" not in NetworkConfig().model_dump(mode="json")
+    assert NetworkConfig(cutoff=2.5).model_dump(mode="json")["cutoff"] == 2.5

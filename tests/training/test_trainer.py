@@ -526,6 +526,16 @@ def test_models_of_ones_own_molecule_move_without_the_data(tmp_path, data, own):
         load_system("mine")
 
 
+def test_a_native_structure_may_be_added_to_a_trained_model(tmp_path, data, own):
+    trainer.train(config(data, tmp_path / "model", **own))
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert not ForceField.load(tmp_path / "model").find("mine").native
+    own["data"]["native"] = own["data"]["topology"]
+    trainer.train(config(data, tmp_path / "model", **own))
+    assert len(ForceField.load(tmp_path / "model").find("mine").native) == len(ForceField.load(tmp_path / "model").find("mine").beads)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
 def test_runs_on_trajectories_resume_and_refuse_others(tmp_path, data, own, monkeypatch):
     whole = config(data, tmp_path / "whole", **own)
     trainer.train(whole)
