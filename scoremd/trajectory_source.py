@@ -6,6 +6,7 @@ Frames are read in parts, and of each only the beads are kept, so that the traje
 import functools
 import itertools
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
@@ -27,6 +28,8 @@ from scoremd.forces import force_map
 from scoremd.progress import progress
 from scoremd.system import System, standard_residue
 from scoremd.units import thermal_energy
+
+_log = logging.getLogger("scoremd")
 
 #: What a force in each unit is multiplied by to be in kJ/mol/nm.
 FORCE_UNITS = {"kJ/mol/nm": 1.0, "kcal/mol/angstrom": 41.84}
@@ -141,6 +144,7 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
         np.concatenate(walkers),
     )
     _check_lengths(ensemble.name, ensemble.positions, system)
+    _tell_of_rigid_bonds(ensemble, system)
     _check_virial(ensemble)
     return system, ensemble
 
@@ -292,6 +296,20 @@ def _check_lengths(name: str, positions: NDArray[np.float32], system: System) ->
         raise ScoreMDError(
             f"{name}: {int(torn.any(1).sum())} of {len(lengths)} frames have broken bonds, first frame {frame}, "
             f"{lengths[frame, bond]:.2f} nm between {ends}: molecules that a periodic box has cut must be made whole first"
+        )
+
+
+def _tell_of_rigid_bonds(ensemble: Ensemble, system: System) -> None:
+    """Constraints between beads become springs so stiff that no usual time step follows them."""
+    a, b = np.array(system.bonds).T
+    spread = np.linalg.norm(ensemble.positions[:, a] - ensemble.positions[:, b], axis=-1).std(0)
+    rigid = np.flatnonzero(spread < _RIGID)
+    if ensemble.n_frames >= _ENOUGH and len(rigid):
+        ends = " and ".join(str(system.atoms[k]) for k in system.bonds[rigid[0]])
+        _log.warning(
+            "%s: %d of %d bonds between beads are rigid, first that of %s: the model will sample, but simulate only with a much smaller "
+            "time step; choose beads without constraints between them",
+            *(ensemble.name, len(rigid), len(spread), ends),
         )
 
 

@@ -190,6 +190,20 @@ def test_own_systems_are_found_with_their_reference(folder, tmp_path, monkeypatc
     assert read_ensemble(tmp_path / "force_fields/mine/systems/ala5.h5").forces is None
 
 
+def test_rigid_bonds_between_beads_are_told_of(folder, many, caplog):
+    read_source("ala5", source(folder, "many.dcd"))
+    assert not caplog.records
+    rigid = many[:60]
+    first, second = rigid.xyz[:, CA[1]], rigid.xyz[:, CA[2]]
+    rigid.xyz[:, CA[2]] = first + 0.38 * (second - first) / np.linalg.norm(second - first, axis=1, keepdims=True)
+    rigid.save_dcd(str(folder / "rigid.dcd"))
+    read_source.cache_clear()
+    read_source("ala5", source(folder, "rigid.dcd"))
+    (record,) = caplog.records
+    said = "ala5: 1 of 4 bonds between beads are rigid, first that of CA of residue 2 (ALA) and CA of residue 3 (ALA): "
+    assert record.getMessage().startswith(said)
+
+
 def test_the_native_structure_is_of_the_beads_whatever_file_it_is_in(folder, tmp_path, monkeypatch):
     whole = peptides.trajectory()
     whole[3].save_pdb(str(folder / "native.pdb"))
