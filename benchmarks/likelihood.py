@@ -19,6 +19,7 @@ from scoremd.analysis.histograms import histogram
 from scoremd.analysis.intervals import fraction, weighted_fraction
 from scoremd.analysis.metrics import compare_js
 from scoremd.analysis.plane import ramachandran_plane
+from scoremd.data import Ensemble
 from scoremd.force_field import ForceField, model_for
 from scoremd.systems import System, load_system
 from scoremd.weighted import WeightedSamples
@@ -38,10 +39,8 @@ def error_of_likelihood(force_field: ForceField, system: System, weighted: Weigh
     return {"median": float(np.median(size)), "90 % below": float(np.quantile(size, 0.9)), "largest": float(size.max())}
 
 
-def measure(force_field: ForceField, system: System, n: int, seed: int) -> dict[str, object]:
-    """The figures of one system."""
-    reference = system.reference_ensemble()
-    assert reference is not None
+def measure(force_field: ForceField, system: System, n: int, seed: int, reference: Ensemble) -> dict[str, object]:
+    """The figures of one system, whose reference has as many beads."""
     weighted = force_field.weighted_samples(system, n, seed)
     drawn = {"SDE": force_field.sample(system, n, seed), "ODE": weighted.trajectory, "reference": reference.to_mdtraj(system.bonds)}
     plane = ramachandran_plane(system)
@@ -74,7 +73,9 @@ def main() -> None:
     for name in a.systems:
         system = load_system(name)
         force_field = ForceField.load(model_for(system))
-        row = rows[system.name] = {"model": force_field.hash} | measure(force_field, system, a.n, a.seed)
+        reference = system.reference_ensemble()
+        assert reference is not None
+        row = rows[system.name] = {"model": force_field.hash} | measure(force_field, system, a.n, a.seed, reference)
         print(f"{system.name}, model {force_field.hash}: effective sample size {row['effective sample size / samples']:.2f} of {a.n}")
         print("  error of ln p, nats:", *(f"{key} {value:.3f}" for key, value in row["error of ln p"].items()), sep="  ")
         for basin in ramachandran_plane(system).basins:
