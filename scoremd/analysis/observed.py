@@ -17,6 +17,8 @@ from scoremd.analysis.structure import Limits, mirror_images, pair_distances
 if TYPE_CHECKING:
     from scoremd.systems import System
 
+#: Frames of each ensemble that are looked at.
+SHOWN = 12
 FOLDED_STATE = "the folded state (at least half of the native contacts)"
 
 
@@ -44,6 +46,8 @@ class Observed:
         (pair,) fraction of frames in which beads more than two bonds apart are in contact.
     rmsd
         (frame,) root mean square deviation from the native structure, nm; None if the system has none.
+    shown
+        `SHOWN` frames, evenly chosen, to look at: superposed on the limits' frame.
     """
 
     variables: np.ndarray
@@ -56,6 +60,7 @@ class Observed:
     mirrored: Estimate | None
     contacts: np.ndarray
     rmsd: np.ndarray | None
+    shown: mdtraj.Trajectory
 
     @property
     def n_frames(self) -> int:
@@ -128,4 +133,5 @@ def observe(
         mirrored=None if wrong is None else fraction(wrong, groups),
         contacts=(pair_distances(traj, limits.pairs) < CONTACT).mean(0),
         rmsd=None if native is None else native.rmsd(beads),
+        shown=beads[np.linspace(0, len(beads) - 1, SHOWN).astype(int)].superpose(limits.frame),
     )

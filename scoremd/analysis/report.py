@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from scoremd.analysis import plots
 from scoremd.analysis.free_energy import POPULATED
+from scoremd.analysis.observed import SHOWN
 from scoremd.analysis.svg import inline_svg
 from scoremd.analysis.table import COLUMNS, ENSEMBLES, MANY, worst_bond
 from scoremd.analysis.verdict import findings, headline, verdicts
@@ -61,6 +63,19 @@ def _shown_bonds(comparison: Comparison) -> list[int]:
     return list(range(len(bonds))) if len(bonds) <= MANY else sorted({pair.bonds.index(worst_bond(pair)) for pair in pairs})
 
 
+def _structures(comparison: Comparison) -> str:
+    """Beads and frames of the ensembles, in ångström, as JSON that may stand in HTML."""
+    seen = comparison.ensembles
+    topology = next(iter(seen.values())).shown.topology
+    content = {
+        "elements": [atom.element.symbol for atom in topology.atoms],
+        "bonds": [[a.index, b.index] for a, b in topology.bonds],
+        "colours": plots.COLOURS,
+        "frames": {name: np.round(10 * seen[name].shown.xyz.astype(float), 2).tolist() for name in ENSEMBLES if name in seen},
+    }
+    return htmlsafe_json_dumps(content)
+
+
 def render_report(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
     """The report as HTML.
 
@@ -76,8 +91,10 @@ def render_report(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
     str
         A whole document, without links to anything outside it.
     """
+    folder = files("scoremd.analysis")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((files("scoremd.analysis") / "report.html").read_text(encoding="utf-8"))
+    template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
+    library, viewer = ((folder / "viewer" / name).read_text(encoding="utf-8") for name in ("3Dmol-min.js", "structures.js"))
     return template.render(
         comparison=comparison,
         columns=[title for _, _, title in COLUMNS],
@@ -88,6 +105,10 @@ def render_report(comparison: Comparison, provenance: Mapping[str, Any]) -> str:
         chance=thermal_energy(comparison.temperature) * np.sqrt(2 / POPULATED),
         colours=plots.COLOURS,
         ensembles=ENSEMBLES,
+        structures=_structures(comparison),
+        structures_each=SHOWN,
+        library=library,
+        viewer=viewer,
         provenance=provenance,
     )
 

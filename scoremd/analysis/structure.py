@@ -68,19 +68,22 @@ class Limits:
         Pairs of beads more than two bonds apart.
     contacts
         Distance of each pair below which it clashes, nm.
+    frame
+        The first frame, for others to be superposed on.
     """
 
     bonds: Sequence[Sequence[int]]
     lengths: np.ndarray
     pairs: list[tuple[int, int]]
     contacts: np.ndarray
+    frame: mdtraj.Trajectory
 
     @classmethod
     def of(cls, reference: mdtraj.Trajectory, bonds: Sequence[Sequence[int]]) -> Limits:
         """The limits that a reference sets."""
         pairs = distant_pairs(reference.n_atoms, bonds)
         contacts = [CLASH * np.quantile(pair_distances(reference, [pair]), 0.001) for pair in pairs]
-        return cls(bonds, pair_distances(reference, bonds).mean(0), pairs, np.array(contacts))
+        return cls(bonds, pair_distances(reference, bonds).mean(0), pairs, np.array(contacts), reference[0])
 
     def broken(self, traj: mdtraj.Trajectory) -> np.ndarray:
         """(frame,) whether any bond of a frame is broken."""

@@ -1,6 +1,10 @@
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
+import mdtraj
 import numpy as np
 import pytest
 
@@ -36,6 +40,10 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+def without_scripts(text):
+    return re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+
+
 @pytest.fixture
 def comparison(system, frames, reference):
     replicas = np.repeat(np.arange(20), 100)
@@ -49,11 +57,43 @@ def test_the_report_is_one_whole_page_that_needs_no_network(comparison):
     assert page.elements.count("svg") == 3 + 3 + 2 + 4
     assert page.references
     assert all(reference.startswith(("#", "data:image/png;base64,")) for reference in page.references)
-    assert not re.search(r"https?://|@import|url\((?!#)", text)
+    assert not re.search(r"https?://|@import|url\((?!#)", without_scripts(text))
+    # and whatever scripts know of, the browser is told to fetch nothing
+    assert "default-src 'none'" in text
     assert len(set(page.ids)) == len(page.ids)
     assert {r[1:] for r in page.references if r.startswith("#")} <= set(page.ids)
     assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(page.ids)
     assert len(text) < 5_000_000
+
+
+def test_structures_of_each_ensemble_are_in_the_page_superposed(comparison, system, reference):
+    text = render_report(comparison, {})
+    content = json.loads(re.search(r'<script type="application/json" id="structures-data">(.*?)</script>', text)[1])
+    assert content["elements"] == [bead.symbol for bead in system.beads]
+    assert content["bonds"] == [list(bond) for bond in system.bonds]
+    shown = {name: np.array(frames) / 10 for name, frames in content["frames"].items()}
+    assert {name: frames.shape for name, frames in shown.items()} == dict.fromkeys(("reference", "samples", "simulation"), (12, 5, 3))
+    first, last = reference.positions[[0, -1]]
+    distances = [np.linalg.norm(x[:, None] - x, axis=-1) for x in (first, last, shown["reference"][0], shown["reference"][-1])]
+    np.testing.assert_allclose(distances[2:], distances[:2], atol=0.003)
+    for frames in shown.values():
+        moved = np.sqrt(((frames - first) ** 2).sum(-1).mean(-1))
+        # of a copy: mdtraj centres it
+        least = mdtraj.rmsd(mdtraj.Trajectory(frames, system.topology()), mdtraj.Trajectory(first[None].copy(), system.topology()))
+        np.testing.assert_allclose(moved, least, atol=0.003)
+    assert set(re.findall(r'type="checkbox" value="(\w+)"', text)) == set(shown)
+
+
+@pytest.mark.slow
+def test_a_browser_draws_the_structures_offline(comparison, tmp_path):
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed (apt-get install chromium)")
+    page = write_report(tmp_path / "report.html", comparison, {})
+    flags = ["--headless", "--no-sandbox", "--enable-unsafe-swiftshader", "--use-angle=swiftshader", "--virtual-time-budget=5000"]
+    seen = subprocess.run([browser, *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, check=True, timeout=300).stdout
+    assert re.search(r'<div class="viewer" id="structures"[^>]*>.*?<canvas', seen)
+    assert "structures cannot be drawn" not in without_scripts(seen)
 
 
 def test_the_report_tells_what_was_lost_and_where_it_is_from(comparison):
