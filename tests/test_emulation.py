@@ -53,6 +53,14 @@ def test_every_setting_reaches_the_simulation(tmp_path, monkeypatch):
         assert asked[name] == value
 
 
+def test_a_native_structure_without_contacts_is_refused_before_anything_is_drawn(tmp_path):
+    model = alanine_dipeptide()
+    system = model.find("ALDP").model_copy(update={"native": tuple((0.5 * k, 0.0, 0.0) for k in range(5))})
+    with pytest.raises(ScoreMDError, match="the native structure of alanine-dipeptide has no contacts"):
+        emulate(model, system, tmp_path / "out", samples=20, settings=SimulationSettings(0.001, 2), command="test")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_compared_is_refused_before_anything_is_drawn(tmp_path):
     settings = SimulationSettings(0.001, 4, 5)
     for changes, message in (

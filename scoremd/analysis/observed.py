@@ -12,7 +12,7 @@ from scoremd.analysis.fold import CONTACT, NativeStructure
 from scoremd.analysis.histograms import Histogram, histogram
 from scoremd.analysis.intervals import Estimate, check_groups, fraction
 from scoremd.analysis.plane import Plane
-from scoremd.analysis.structure import Limits, mirror_images, pair_distances
+from scoremd.analysis.structure import Limits, mirror_images, pair_distances, superposed
 
 if TYPE_CHECKING:
     from scoremd.systems import System
@@ -133,5 +133,5 @@ def observe(
         mirrored=None if wrong is None else fraction(wrong, groups),
         contacts=(pair_distances(traj, limits.pairs) < CONTACT).mean(0),
         rmsd=None if native is None else native.rmsd(beads),
-        shown=beads[np.linspace(0, len(beads) - 1, SHOWN).astype(int)].superpose(limits.frame),
+        shown=superposed(beads[np.linspace(0, len(beads) - 1, SHOWN).astype(int)], limits.frame),
     )

@@ -130,6 +130,18 @@ def mirror_images(traj: mdtraj.Trajectory) -> np.ndarray | None:
     return wrong
 
 
+def superposed(traj: mdtraj.Trajectory, frame: mdtraj.Trajectory) -> mdtraj.Trajectory:
+    """Frames moved and turned onto one frame with the least deviation of the beads (Kabsch, Acta Cryst. A 32, 922, 1976).
+
+    mdtraj's own superposition leaves some frames as they are, where its iteration does not converge.
+    """
+    target = frame.xyz[0].astype(float) - frame.xyz[0].mean(0, dtype=float)
+    x = traj.xyz.astype(float) - traj.xyz.mean(1, keepdims=True, dtype=float)
+    u, _, v = np.linalg.svd(np.einsum("fbi,bj->fij", x, target))
+    u[:, :, 2] *= np.sign(np.linalg.det(u @ v))[:, None]
+    return mdtraj.Trajectory(x @ (u @ v) + frame.xyz[0].mean(0, dtype=float), traj.topology)
+
+
 def wasserstein(a: np.ndarray, b: np.ndarray) -> float:
     """First Wasserstein distance of two samples of one number, in their unit: the mean move that turns a into b.
 

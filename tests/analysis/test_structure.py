@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
-from scoremd.analysis.structure import Limits, compare_bond, distant_pairs, mirror_images, pair_distances, wasserstein
+from scoremd.analysis.structure import Limits, compare_bond, distant_pairs, mirror_images, pair_distances, superposed, wasserstein
 from scoremd.data import read_ensemble
 
 PEPTIDE = Path(__file__).parents[1] / "data" / "KS-small.h5"
@@ -44,6 +44,18 @@ def test_natural_peptides_are_no_mirror_images_and_their_reflections_are():
 
 def test_without_side_chains_mirror_images_cannot_be_seen(frames):
     assert mirror_images(frames(3, 0)) is None
+
+
+def test_every_frame_is_superposed_without_reflection():
+    traj = read_ensemble(PEPTIDE).to_mdtraj()
+    one = superposed(traj, traj[5])
+    moved = np.sqrt(((one.xyz - traj.xyz[5]) ** 2).sum(-1).mean(-1))
+    np.testing.assert_allclose(moved, mdtraj.rmsd(traj, traj[5]), atol=1e-4)
+    assert moved[5] < 1e-6 < moved.max()
+    pairs = distant_pairs(traj.n_atoms, [])
+    np.testing.assert_allclose(pair_distances(one, pairs), pair_distances(traj, pairs), atol=1e-5)
+    mirrored = superposed(mdtraj.Trajectory(-traj.xyz, traj.topology), traj[5])
+    assert mirror_images(mirrored).all()
 
 
 def test_bonds_of_equal_and_of_stretched_ensembles(system, frames):

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from scoremd.diffusion.losses import mixed_target
+from scoremd.force_field import ForceField
+from scoremd.nn import energy as energy_module
 from scoremd.nn.encoder import MoleculeEncoder
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.systems import find_system
@@ -14,6 +16,7 @@ from scoremd.training import evaluation
 from scoremd.training import step as step_module
 from scoremd.training.evaluation import AsWritten, CannotCompileError, InLanes
 from scoremd.training.step import Batch, Noised, in_halves, make_step
+from tests.models import alanine_dipeptide
 from tests.training.test_dataset import description
 
 
@@ -141,3 +144,25 @@ def test_without_a_compiler_it_says_so(network, monkeypatch):
     monkeypatch.setattr(evaluation, "compile_program", lambda *_: None)
     with pytest.raises(CannotCompileError):
         InLanes(network, batch(1)[2])
+
+
+@pytest.mark.compiled
+def test_what_computes_near_pairs_alone_is_compiled_with_all_pairs(monkeypatch):
+    """Pairs that depend on the coordinates cannot be traced; forces and training are nevertheless compiled, and give the same."""
+    monkeypatch.setattr(energy_module, "ALL_PAIRS", 4)
+    whole = alanine_dipeptide()
+    model = whole.description.model_copy(update={"network": whole.description.network.model_copy(update={"cutoff": 1.5})})
+    network = model.make_network(whole.experts[0].pair_statistics)
+    assert network.near_only
+    bound = ForceField(model, [network]).bind("ALDP")
+    assert bound.compiled
+    x, level = torch.randn(20, 5, 3, generator=torch.Generator().manual_seed(0)), torch.ones(1)
+    for a, b in zip(bound.at_noise(level)(x), bound.energy_and_score(x, level), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    found = []
+    for way in (AsWritten(network), InLanes(network, bound.molecule)):
+        weights = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
+        score, error = way.match(weights, x, level, bound.molecule, torch.zeros_like(x), torch.ones(20))
+        found.append([score, error, *gradients_of(error, weights).values()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(found[0][1].detach()))
