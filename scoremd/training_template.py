@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from scoremd.analysis.fold import NativeStructure
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.files import write_text
@@ -90,13 +91,14 @@ def write_configuration(path: Path, name: str, source: TrajectorySource, steps: 
     Raises
     ------
     ScoreMDError
-        If the file exists, cannot be written, there are too few frames, or as `read_source`.
+        If the file exists, cannot be written, there are too few frames, the native structure has no contacts, or as `read_source`.
     """
     if path.exists():
         raise ScoreMDError(f"{path}: exists already; choose another name or remove it")
     system, ensemble = read_source(name, source)
     if ensemble.n_frames < _FEWEST:
         raise ScoreMDError(f"{ensemble.n_frames} frames are too few to learn from: {_FEWEST} are the least, thousands are wanted")
+    NativeStructure.of(system)  # refused now, not after training
     folder = path.resolve().parent
 
     def shown(paths: Sequence[Path]) -> str:

@@ -65,7 +65,10 @@ def test_what_is_wrong_with_the_data_is_said(tmp_path, source, line, wrong, word
 
 
 def test_a_native_structure_is_written_down_and_read(tmp_path, source):
-    path, native = tmp_path / "mine.yaml", tmp_path / "data" / "top.pdb"
+    path, native, extended = tmp_path / "mine.yaml", tmp_path / "data" / "top.pdb", {"select": "name CA"}
+    with pytest.raises(ScoreMDError, match="the native structure of mine has no contacts"):
+        write_configuration(path, "mine", TrajectorySource.model_validate(source | extended | {"native": native}), 70)
+    assert not path.exists()
     system, _ = write_configuration(path, "mine", TrajectorySource.model_validate(source | {"native": native}), 70)
     assert read_config(path).data.native == native
     assert len(system.native) == 10
