@@ -2,9 +2,9 @@
 
 A pair of beads more than two bonds apart is a **native contact** where they are within `CONTACT` = 0.8 nm in the native structure; a frame
 has it where they are within `REACH` = 1.2 times their native distance, as is usual for one bead a residue (Clementi, Nymeyer & Onuchic,
-J. Mol. Biol. 298, 937, 2000). A frame is **folded** if it has at least half of the native contacts. Contacts do not tell a fold from its
-mirror image, the root mean square deviation after superposition (by proper rotations) does: a folded frame is of the mirror fold if the
-native structure's mirror image is the nearer one.
+J. Mol. Biol. 298, 937, 2000). Contacts do not tell a fold from its mirror image, the root mean square deviation after superposition (by
+proper rotations) does: a frame with at least half of the native contacts is **folded**, or, if the native structure's mirror image is
+the nearer one, **folded to the mirror image**.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class NativeStructure:
         return np.asarray((pair_distances(traj, self.pairs) < REACH * self.distances).mean(1))
 
     def folded(self, traj: mdtraj.Trajectory) -> np.ndarray:
-        """(frame,) whether a frame is folded, and not to the mirror image."""
+        """(frame,) whether a frame is folded, with the handedness of the native structure."""
         return (self.contacts(traj) >= FOLDED) & ~self._nearer_to_mirror_image(traj)
 
     def mirrored(self, traj: mdtraj.Trajectory) -> np.ndarray:
