@@ -33,6 +33,11 @@ class Bar:
         self._progress.advance(self._task, n)  # type: ignore[arg-type]
 
 
+def _on_terminal() -> bool:
+    """Not what rich says, which FORCE_COLOR, as notebooks set it, makes take anything for a terminal."""
+    return sys.stderr.isatty()
+
+
 @contextmanager
 def progress(title: str, total: int, unit: str, done: int = 0, *, shown: bool = True) -> Iterator[Bar]:
     """A bar on stderr for `total` items, `done` of them before; silent where stderr is no terminal, within another, or if not `shown`."""
@@ -41,7 +46,7 @@ def progress(title: str, total: int, unit: str, done: int = 0, *, shown: bool = 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn())
     outermost, _shown = not _shown, True
     try:
-        with Progress(*columns, console=console, disable=not (shown and outermost and console.is_terminal)) as bar:
+        with Progress(*columns, console=console, disable=not (shown and outermost and _on_terminal())) as bar:
             yield Bar(bar, bar.add_task(title, total=total, completed=done))
     finally:
         _shown = not outermost

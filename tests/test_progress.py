@@ -8,6 +8,7 @@ from scoremd.progress import progress
 
 def test_of_bars_within_a_bar_only_the_outer_one_is_shown(monkeypatch):
     monkeypatch.setattr(module, "Console", lambda file: Console(file=io.StringIO(), force_terminal=True))
+    monkeypatch.setattr(module, "_on_terminal", lambda: True)
     shown = []
     for _ in range(2):
         with progress("outer", 1, "steps") as outer, progress("inner", 1, "steps") as inner:
@@ -16,6 +17,7 @@ def test_of_bars_within_a_bar_only_the_outer_one_is_shown(monkeypatch):
 
 
 def test_nothing_is_shown_without_a_terminal(monkeypatch):
-    monkeypatch.setattr(module, "Console", lambda file: Console(file=io.StringIO(), force_terminal=False))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(module.sys, "stderr", io.StringIO())
     with progress("quiet", 1, "steps") as bar:
         assert bar._progress.disable

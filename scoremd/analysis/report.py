@@ -17,7 +17,7 @@ from scoremd.analysis import plots
 from scoremd.analysis.free_energy import POPULATED
 from scoremd.analysis.observed import SHOWN
 from scoremd.analysis.svg import inline_svg
-from scoremd.analysis.table import COLUMNS, ENSEMBLES, MANY, worst_bond
+from scoremd.analysis.table import COLUMNS, ENSEMBLES, MANY, shows_contacts, worst_bond
 from scoremd.analysis.verdict import findings, headline, verdicts
 from scoremd.files import write_text
 from scoremd.units import thermal_energy
@@ -37,7 +37,7 @@ def _figures(comparison: Comparison) -> dict[str, list[tuple[str, Markup]]]:
         "maps": [(name.capitalize(), plots.free_energy(comparison, name)) for name in there],
         "differences": [(f"{first.capitalize()} − {second}", plots.difference(comparison, first, second)) for first, second, _ in columns],
         "profiles": [(f"Along {symbol}", plots.profile(comparison, k)) for k, symbol in enumerate(comparison.plane.symbols)],
-        "contacts": [(name.capitalize(), plots.contact_map(comparison, name)) for name in there] if len(bonds) > MANY else [],
+        "contacts": [(name.capitalize(), plots.contact_map(comparison, name)) for name in there] if shows_contacts(comparison) else [],
         "native": _native(comparison),
         "bonds": [
             (bonds[k].name, plots.distribution(comparison, lambda seen, k=k: seen.lengths[:, k], "length"))  # type: ignore[misc]

@@ -23,7 +23,7 @@ COLUMNS = (
     ("simulation", "reference", "simulation vs reference"),
     ("samples", "simulation", "samples vs simulation"),
 )
-#: Of more bonds than this only the worst is shown, and contacts are.
+#: Of more bonds than this only the worst is shown.
 MANY = 9
 #: Stands for what is not there.
 NOTHING = "–"
@@ -85,12 +85,15 @@ def pair_rows(comparison: Comparison) -> list[Row]:
             row(f"{some.rmsd.name}: W1 (floor), pm", lambda p: beside_floor(p.rmsd.distance, 3) if p.rmsd else NOTHING),
             row("  difference of means, pm", lambda p: estimate(p.rmsd.mean, 3, sign=True) if p.rmsd else NOTHING),
         ]
-    if len(some.bonds) > MANY:
-        rows += [
+    if shows_contacts(comparison):
+        rows.append(
             row(
                 "Contacts, mean and largest difference",
                 lambda p: f"{mean_difference(p.contacts):.4f}, {largest_difference(p.contacts):.4f}",
-            ),
+            )
+        )
+    if len(some.bonds) > MANY:
+        rows += [
             row(f"Worst of {len(some.bonds)} bonds: W1 (floor), pm", lambda p: beside_floor(worst_bond(p).distance, 3)),
             row("  which", lambda p: worst_bond(p).name),
             row("  ratio of standard deviations", lambda p: estimate(worst_bond(p).sd_ratio, 3)),
@@ -103,6 +106,11 @@ def pair_rows(comparison: Comparison) -> list[Row]:
             row("  ratio of standard deviations", lambda p, k=k: estimate(p.bonds[k].sd_ratio, 3)),  # type: ignore[misc]
         ]
     return rows
+
+
+def shows_contacts(comparison: Comparison) -> bool:
+    """Whether contacts say more than noise: in long molecules, and in those that are compared on slow variables."""
+    return len(next(iter(comparison.pairs.values())).bonds) > MANY or not comparison.plane.basins
 
 
 def worst_bond(pair: Pair) -> BondDifference:

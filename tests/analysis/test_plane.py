@@ -109,6 +109,16 @@ def test_chains_are_compared_and_reported(walks):
     assert "φ" not in html
 
 
+def test_short_chains_have_contacts_and_every_bond_shown():
+    system, (x, _) = chain(8), walk(np.random.default_rng(2), 600, 8)
+    trajectory = mdtraj.Trajectory(x, system.topology())
+    comparison = compare(trajectory[:300], trajectory[300:], system, simulation_groups=np.arange(300) // 100)
+    rows = [row[0] for row in comparison.rows()]
+    assert "Contacts, mean and largest difference" in rows
+    assert sum("W1" in row for row in rows) == 7
+    assert "<h2>Contacts</h2>" in render_report(comparison, {})
+
+
 def test_contacts_are_counted(walks):
     trajectory, groups, _ = walks
     system = chain()
