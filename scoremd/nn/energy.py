@@ -213,15 +213,14 @@ class MoleculeEnergy(nn.Module):
         edge = partners(x, self._table) - x[:, None]
         distance = torch.sqrt((edge * edge).sum(-1) + 1e-6)
         z = (distance - c.mean) * c.inverse_deviation
-        prior = (c.spring * z**2).sum((1, 2)) + c.confinement * (remove_centre(x, c.mask) ** 2).sum((1, 2))
         pairs: PairTable | NearPairs = self._table
-        pair, present = c.pair, c.present
+        pair, present, stretch = c.pair, c.present, z
         if self.near_only:
             assert self.config.cutoff is not None  # as `near_only` says
             pairs = NearPairs.of(x, self.config.cutoff)
             edge, distance, z, pair, present = (pairs.chosen(q) for q in (edge, distance, z, pair, present))
         radial = self.radial(z, distance, pair)
-        envelope = present * self._fading(distance)
+        envelope = self._fading(present, distance)
         unit = (edge / distance[..., None])[..., None]
         features = self._initial_features(x, c.scalar)
         scale = torch.rsqrt(c.mask.sum(1))[:, None, None]
@@ -234,15 +233,16 @@ class MoleculeEnergy(nn.Module):
         if self.torsion is not None:
             assert c.torsion is not None  # as `context` makes it
             energy = energy + self.torsion(x, c.torsion)
+        prior = (c.spring * stretch**2).sum((1, 2)) + c.confinement * (remove_centre(x, c.mask) ** 2).sum((1, 2))
         return c.share * energy + c.normaliser + prior
 
-    def _fading(self, distance: Tensor) -> Tensor:
-        """Weight of messages over scaled distances, 1 at none; with two derivatives everywhere."""
+    def _fading(self, present: Tensor, distance: Tensor) -> Tensor:
+        """Weight of messages over scaled distances, `present` at none; with two derivatives everywhere."""
         if self.config.cutoff is None:
-            return 1 / (1 + (distance / ENVELOPE_LENGTH) ** 4)
+            return present / (1 + (distance / ENVELOPE_LENGTH) ** 4)
         inside = 1 - (distance / self.config.cutoff) ** 2
         # the positive part, so smoothed that its cube is below 1e-9 at the cutoff and less beyond
-        return (0.5 * (inside + torch.sqrt(inside * inside + 1e-6))) ** 3
+        return present * (0.5 * (inside + torch.sqrt(inside * inside + 1e-6))) ** 3
 
     @property
     def _table(self) -> PairTable:

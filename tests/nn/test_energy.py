@@ -222,7 +222,7 @@ def test_beyond_the_cutoff_there_are_no_messages():
     torch.testing.assert_close(network_part(spread), torch.zeros(1, dtype=torch.float64), rtol=0, atol=1e-8)
     assert network_part(0.5 * spread).abs() > 1e-4
     distances = torch.linspace(0.99, 1.01, 201, dtype=torch.float64)
-    weight = network._fading(distances)
+    weight = network._fading(torch.ones(1, dtype=torch.float64), distances)
     assert weight[0] > 1e-7
     assert weight[100:].max() < 1e-8
     assert weight.diff(n=3).abs().max() < 1e-6
