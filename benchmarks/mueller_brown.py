@@ -5,7 +5,7 @@
 trains every variant on the same exact samples for the same number of steps, draws independent samples, runs Langevin dynamics with the
 forces of the energy at t = 1e-5, and compares both with exact samples. The probability flow of each (ODE) is compared with the samples
 (SDE), and weighed by its likelihood and the energy that simulates. Prints tables and writes results/mueller_brown.json and .png.
-What is finished lies in a working folder and is not done again there. Takes about 9 minutes on one core for a seed.
+What is finished lies in a working folder and is not done again there. Takes about 8 minutes on one core for a seed.
 """
 
 import argparse

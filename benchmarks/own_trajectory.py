@@ -9,13 +9,13 @@ time of the training, and writes `results/own_trajectory.json`.
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import mdtraj
 import numpy as np
+from command_line import run_scoremd
 from results_file import write_results
 
 from scoremd.data import read_ensemble
@@ -50,18 +50,14 @@ def main() -> None:
     a.work.mkdir(parents=True, exist_ok=True)
     temperature = write_files(a.ensemble, a.work, a.frames, a.seed)
 
-    def scoremd(*arguments: object) -> None:
-        subprocess.run([Path(sys.executable).with_name("scoremd"), *map(str, arguments)], cwd=a.work, check=True)
-
     if not (a.work / "mine.yaml").exists():
         files = ("run.xtc", "--topology", "top.pdb", "--forces", "forces.npy")
-        scoremd("init", *files, "--select", SELECT, "--temperature", temperature, "--steps", a.steps, "-o", "mine.yaml")
+        run_scoremd(a.work, "init", *files, "--select", SELECT, "--temperature", temperature, "--steps", a.steps, "-o", "mine.yaml")
     start = time.monotonic()
-    scoremd("train", "mine.yaml")
+    run_scoremd(a.work, "train", "mine.yaml")
     minutes = (time.monotonic() - start) / 60
-    scoremd(
-        "emulate", "mine", "--model", "mine-model", "-n", 8000, "--ns", a.ns, "--replicas", a.replicas, "--seed", a.seed, "-o", "emulation"
-    )
+    run = ("-n", 8000, "--ns", a.ns, "--replicas", a.replicas, "--seed", a.seed)
+    run_scoremd(a.work, "emulate", "mine", "--model", "mine-model", *run, "-o", "emulation")
     found = json.loads((a.work / "emulation" / "comparison.json").read_text(encoding="utf-8"))
     rows = {title: pair["js_nats"] for title, pair in found["comparisons"].items()}
     print(f"{a.frames} frames, {a.steps} steps of each network, {minutes:.1f} minutes; lost replicas: {found['lost_replicas']}")

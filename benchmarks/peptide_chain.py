@@ -10,14 +10,13 @@ random halves, and the radius of gyration of both. The most compact frame stands
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import mdtraj
 import numpy as np
+from command_line import run_scoremd
 from results_file import write_results
 
 from scoremd.analysis.histograms import histogram
@@ -81,17 +80,14 @@ def main() -> None:
     print(*(f"{q['value']:.4f} [{q['low']:.4f}, {q['high']:.4f}]" for q in sizes), sep=" and ", end=" nm\n")
     write_compact_frame(ensemble, a.work / "native.pdb")
 
-    def scoremd(*arguments: object) -> None:
-        subprocess.run([Path(sys.executable).with_name("scoremd"), *map(str, arguments)], cwd=a.work, check=True)
-
     if not (a.work / "chain.yaml").exists():
         files = (source, "--native", "native.pdb", "--select", "name CA", "--temperature", ensemble.temperature)
-        scoremd("init", *files, "--steps", a.steps, "-o", "chain.yaml")
+        run_scoremd(a.work, "init", *files, "--steps", a.steps, "-o", "chain.yaml")
     start = time.monotonic()
-    scoremd("train", "chain.yaml")
+    run_scoremd(a.work, "train", "chain.yaml")
     found["minutes of training"] = (time.monotonic() - start) / 60
     run = ("-n", 4000, "--ns", a.ns, "--replicas", a.replicas, "--seed", a.seed)
-    scoremd("emulate", "chain", "--model", "chain-model", *run, "-o", "emulation")
+    run_scoremd(a.work, "emulate", "chain", "--model", "chain-model", *run, "-o", "emulation")
     comparison = json.loads((a.work / "emulation" / "comparison.json").read_text(encoding="utf-8"))
     for name, seen in comparison["ensembles"].items():
         quantities = {"RMSD, nm": seen["native_rmsd_nm"], "mirror images": seen["mirror_images"]} | seen["populations"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import mdtraj
 import numpy as np
 
-from scoremd.analysis.intervals import Estimate, average, difference
+from scoremd.analysis.intervals import Estimate, difference
 from scoremd.analysis.metrics import Divergence, compare_js, compare_pmf
 from scoremd.analysis.observed import Observed, observe
 from scoremd.analysis.plane import Plane, plane_of
@@ -136,7 +136,7 @@ class Comparison:
                     "populations": {basin: asdict(value) for basin, value in seen.basins.items()},
                     "broken_bonds": asdict(seen.broken),
                     "clashes": asdict(seen.clashing),
-                    **({} if seen.rmsd is None else {"native_rmsd_nm": asdict(average(seen.rmsd, seen.groups))}),
+                    **({} if seen.mean_rmsd is None else {"native_rmsd_nm": asdict(seen.mean_rmsd)}),
                     "mirror_images": None if seen.mirrored is None else asdict(seen.mirrored),
                 }
                 for name, seen in self.ensembles.items()

@@ -10,7 +10,7 @@ import numpy as np
 
 from scoremd.analysis.fold import CONTACT, NativeStructure
 from scoremd.analysis.histograms import Histogram, histogram
-from scoremd.analysis.intervals import Estimate, check_groups, fraction
+from scoremd.analysis.intervals import Estimate, average, check_groups, fraction
 from scoremd.analysis.plane import Plane
 from scoremd.analysis.structure import Limits, mirror_images, pair_distances, superposed
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Frames of each ensemble that are looked at.
 SHOWN = 12
+#: What the population of frames near the native structure is called.
 FOLDED_STATE = "the folded state (at least half of the native contacts)"
 
 
@@ -72,6 +73,11 @@ class Observed:
         """Number of trajectories; None if every frame was drawn independently."""
         return None if self.groups is None else len(np.unique(self.groups))
 
+    @property
+    def mean_rmsd(self) -> Estimate | None:
+        """Mean deviation from the native structure, nm; None if the system has none."""
+        return None if self.rmsd is None else average(self.rmsd, self.groups)
+
     def map(self) -> np.ndarray:
         """(first bin, second bin) number of frames in the plane."""
         cells = self.counted.counts[:-1]
@@ -120,8 +126,8 @@ def observe(
     wrong, native = mirror_images(beads), NativeStructure.of(system)
     basins = {basin: inside(variables) for basin, inside in plane.basins.items()}
     if native is not None:
-        basins[FOLDED_STATE] = native.folded(beads)
-        wrong = native.mirrored(beads) if wrong is None else wrong | native.mirrored(beads)
+        basins[FOLDED_STATE], mirrored = native.folded(beads), native.mirrored(beads)
+        wrong = mirrored if wrong is None else wrong | mirrored
     return Observed(
         variables=variables,
         lengths=pair_distances(traj, system.bonds),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from scoremd.analysis.intervals import Estimate, average, fraction, weighted_fraction
+from scoremd.analysis.intervals import Estimate, fraction, weighted_fraction
 from scoremd.analysis.metrics import Divergence
 from scoremd.analysis.plane import ramachandran_plane
 from scoremd.analysis.structure import largest_difference, mean_difference
@@ -156,7 +156,9 @@ def ensemble_rows(comparison: Comparison) -> list[Row]:
         row(f"Population of {name}", [NOTHING if one is None else estimate(one.basins[name], 4) for one in seen]) for name in some.basins
     ]
     if some.rmsd is not None:
-        rows.append(row("RMSD from the native structure, mean, nm", [deviation(one) for one in seen]))
+        rows.append(
+            row("RMSD from the native structure, mean, nm", [NOTHING if one is None else estimate(one.mean_rmsd, 3) for one in seen])
+        )
     rows += [
         row("Frames with a broken bond", [rare(one, "broken") for one in seen]),
         row("Frames with a clash", [rare(one, "clashing") for one in seen]),
@@ -164,11 +166,6 @@ def ensemble_rows(comparison: Comparison) -> list[Row]:
     if some.mirrored is not None:
         rows.append(row("Frames with a mirror image", [rare(one, "mirrored") for one in seen]))
     return rows
-
-
-def deviation(one: Observed | None) -> str:
-    """Mean deviation from the native structure."""
-    return NOTHING if one is None or one.rmsd is None else estimate(average(one.rmsd, one.groups), 3)
 
 
 def rare(one: Observed | None, name: str) -> str:
