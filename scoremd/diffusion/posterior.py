@@ -11,6 +11,7 @@ Biometrika 92, 465, 2005), within eight parts in a hundred from no alignment at 
 """
 
 import functools
+import threading
 
 import torch
 from torch import Tensor
@@ -69,10 +70,18 @@ def _with_gradient(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return exponent.detach(), factor.detach(), gradient
 
 
+_tracing = threading.Lock()  # a function can be traced by one thread at a time
+
+
 @functools.cache
-def _program() -> Program | None:
+def _compiled() -> Program | None:
     example = torch.randn(1, 3, 3, generator=torch.Generator().manual_seed(0))
     return compile_program(_with_gradient, [], [example])
+
+
+def _program() -> Program | None:
+    with _tracing:
+        return _compiled()
 
 
 def noised_density(x: Tensor, log_snr: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,9 @@
 """The score of a noised ensemble against quadrature over all orientations, finite differences, and denoising."""
 
 import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -135,3 +138,18 @@ def test_empty_slots_take_no_part(way):
     padded, padded_score, _ = noised_density(with_slot[0], level, with_slot[1])
     torch.testing.assert_close(padded, density)
     torch.testing.assert_close(padded_score, torch.cat([score[:, :2], torch.zeros(3, 1, 3), score[:, 2:]], 1))
+
+
+def test_threads_that_ask_for_the_program_at_the_same_time_have_it_traced_once(monkeypatch):
+    threads, traced = 4, []
+
+    def compile_program(*_):
+        traced.append(threading.get_ident())
+        time.sleep(0.05)
+
+    monkeypatch.setattr(posterior, "compile_program", compile_program)
+    posterior._compiled.cache_clear()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda seed: noised_density(molecules(2, seed=seed), torch.tensor([0.3]), molecules(5)), range(threads)))
+    posterior._compiled.cache_clear()
+    assert len(traced) == 1
