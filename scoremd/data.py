@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
@@ -78,6 +79,11 @@ def _read(file: h5py.File) -> Ensemble:
     residues = _integers(file, "residue_index").ravel().tolist()
     if not len(names) == len(elements) == len(residue_names) == len(residues):
         raise ScoreMDError("atom_names, elements, residue_names and residue_index must have one entry per atom each")
+    for symbol in elements:
+        try:
+            mdtraj.element.get_by_symbol(symbol)
+        except KeyError:
+            raise ScoreMDError(f"elements holds {symbol!r}, which is no chemical element") from None
     atoms = tuple(map(Bead, names, elements, residue_names, residues))
     unit = _decoded(file["positions"].attrs.get("unit", ""))
     if unit not in _UNITS:

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -167,6 +168,8 @@ def _trajectories(
             start=drawn[: settings.replicas],
             output=simulation_path,
         )
+    # there if a run was killed after its trajectory was written
+    shutil.rmtree(simulation_path.with_name(simulation_path.name + ".part"), ignore_errors=True)
     run, replicas, lost = read_trajectory(simulation_path, system.topology())
     if replicas is None or lost is None:
         raise ScoreMDError(f"{simulation_path}: does not say which replica its frames are of; remove it to start again")

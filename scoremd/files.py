@@ -1,14 +1,23 @@
 """Writing files so that nothing is ever half written, and by one process at a time."""
 
+import errno
 import fcntl
 import os
+import platform
+import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scoremd.errors import ScoreMDError
+
+#: This computer, in names of temporary files: folders may be shared with others, whose processes cannot be asked for.
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+#: Bytes that a disk must have room for not to count as full.
+_PROBE = 65536
 
 
 @contextmanager
@@ -26,7 +35,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     if not path.parent.is_dir():
         raise ScoreMDError(f"{path}: there is no folder {path.parent}")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        _remove_leftovers(path)
+        prefix = f".{path.stem}-{_HOST}-{os.getpid()}-"
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
     except OSError as error:
         raise ScoreMDError(f"{path}: cannot be written ({error.strerror})") from None
     os.close(handle)
@@ -38,10 +49,51 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # or the name could outlive a power cut without the content
         temporary.replace(path)
-    except OSError as error:
-        raise ScoreMDError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except ScoreMDError:
+        raise
+    except Exception as error:
+        reason = _why_not_written(temporary, error)
+        if reason is None:
+            raise
+        raise ScoreMDError(f"{path}: cannot be written ({reason})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _why_not_written(path: Path, error: Exception) -> str | None:
+    """Why a file cannot be written, or None if the error is of another kind: libraries tell of a full disk in ways of their own."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    full = os.strerror(errno.ENOSPC)
+    if full in str(error):
+        return full
+    try:
+        with path.open("ab") as file:
+            file.write(bytes(_PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as found:
+        return found.strerror
+    return str(error) if isinstance(error, OSError) else None
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files that were to become `path`, of processes of this computer that were killed."""
+    ours = re.compile(rf"\.{re.escape(path.stem)}-{_HOST}-(\d{{1,9}})-\w{{8}}{re.escape(path.suffix)}")
+    for left in path.parent.iterdir():
+        if (found := ours.fullmatch(left.name)) and not _is_running(int(found[1])):
+            with suppress(OSError):  # of another user
+                left.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def _umask() -> int:

@@ -91,11 +91,16 @@ class FrameStore:
                     yield np.ascontiguousarray(frames[:n, replica]), time, replica
 
         if not good_frames.any():
-            shutil.rmtree(self.folder)
+            self.remove()
             raise ScoreMDError("all replicas were lost before the first frame: the model cannot be simulated at this time step")
         path = write_trajectory(self.output, topology, blocks(), (self.shape[0], asked))
-        shutil.rmtree(self.folder)
+        self.remove()
         return path
+
+    def remove(self) -> None:
+        """Remove the folder, first what says that there are frames: killed in the midst of this, the next run starts again."""
+        self.state_path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder)
 
 
 def generator_from(state: Tensor) -> torch.Generator:

@@ -7,7 +7,6 @@ exchange temperatures by `openmm.app.ReplicaExchangeSampler`; frames are those a
 import json
 import math
 import random
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -224,7 +223,7 @@ def run_reference(
                     bar.advance(1)
             ensemble = _ensemble(name, atoms, store, settings)
             write_ensemble(output, ensemble)
-            shutil.rmtree(store.folder)
+            store.remove()
     finally:
         random.setstate(before)  # OpenMM draws from the numbers of the whole process
     return ensemble, Mixing(np.array(replicas.states))

@@ -204,17 +204,21 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
         raise ScoreMDError(f"model {description.name} has no local term of torsions that could be refined")
     _simulation(settings, 0).check()
     stages = list(_stages(force_field))
-    jobs = [("training", one) for one in read_ensembles(system, data)]
-    jobs += [("validation", one) for one in read_ensembles(system, validation)] if validation is not None else []
+    folders = [("training", data)] + ([("validation", validation)] if validation is not None else [])
+    jobs = [
+        (role, member, member.beads_of(replace(ensemble, forces=None)))
+        for role, folder in folders
+        for member, ensemble in read_ensembles(system, folder)
+    ]
     make_folder(output)
     with exclusive(output):
         text = json.dumps([force_field.hash, str(data), str(validation), asdict(settings)])
         claim(output / SETTINGS, text, "a refinement", (CONFIG, WEIGHTS))
         contrasts: dict[tuple[str, str], list[Contrast]] = {}
         with progress(f"sample and simulate {system.name}", len(jobs), "molecules") as bar:
-            for k, (role, (member, ensemble)) in enumerate(jobs):
+            for k, (role, member, beads) in enumerate(jobs):
                 for kind in sorted({kind for _, kind, _ in stages}):
-                    one = _contrast(force_field, member, ensemble, output / kind, settings, settings.seed + k)
+                    one = _contrast(force_field, member, beads, output / kind, settings, settings.seed + k)
                     contrasts.setdefault((role, kind), []).append(one)
                 bar.advance(1)
         refined = list(force_field.experts)
@@ -261,15 +265,9 @@ def _simulation(settings: RefinementSettings, seed: int) -> SimulationSettings:
     return SimulationSettings(settings.ps * 1e-3, settings.replicas, seed, _TIME_STEP_FS, frame_interval_ps=_FRAME_INTERVAL_PS)
 
 
-def _contrast(
-    force_field: ForceField, system: System, ensemble: Ensemble, folder: Path, settings: RefinementSettings, seed: int
-) -> Contrast:
+def _contrast(force_field: ForceField, system: System, beads: Ensemble, folder: Path, settings: RefinementSettings, seed: int) -> Contrast:
     """The data of a molecule, and what the model makes of it: `folder` is that of samples or of simulations."""
-    beads, path, sampled = (
-        system.beads_of(replace(ensemble, forces=None)),
-        make_folder(folder) / f"{system.name}.h5",
-        folder.name == "samples",
-    )
+    path, sampled = make_folder(folder) / f"{system.name}.h5", folder.name == "samples"
     if not path.exists() and sampled:
         drawn = force_field.sample(system, settings.samples, seed)
         write_samples(path, drawn)

@@ -1,5 +1,6 @@
 """Trajectories on disk: mdtraj HDF5, XTC, DCD and PDB, of one or many replicas."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,19 +75,33 @@ def write_trajectory(
         if kind == ".h5":
             _write_hdf5(temporary, topology, blocks, asked, columns or {})
         elif kind == ".xtc":
+            frames = 0
             with XTCTrajectoryFile(str(temporary), "w", force_overwrite=True) as file:
                 for xyz, time, _ in blocks:
                     file.write(xyz, time=time, step=np.arange(len(time)))
+                    frames += len(xyz)
+            _require_frames(path, temporary, frames)
         elif kind == ".dcd":
+            frames = 0
             with DCDTrajectoryFile(str(temporary), "w", force_overwrite=True) as file:
                 for xyz, _, _ in blocks:
                     file.write(10 * xyz)
+                    frames += len(xyz)
+            _require_frames(path, temporary, frames)
         else:
             parts = [mdtraj.Trajectory(xyz, topology, time) for xyz, time, _ in blocks]
             _write_pdb(temporary, mdtraj.join(parts, check_topology=False))
         if kind in (".xtc", ".dcd"):
             _write_topology(topology_file(path), topology, temporary)
     return path
+
+
+def _require_frames(path: Path, written: Path, frames: int) -> None:
+    """Refuse a file of fewer frames than were written: these formats do not always say that the disk is full."""
+    with mdtraj.open(str(written)) as file:
+        found = len(file)
+    if found != frames:
+        raise ScoreMDError(f"{path}: cannot be written ({os.strerror(errno.ENOSPC)}: {found} of {frames} frames are there)")
 
 
 def write_samples(

@@ -28,6 +28,8 @@ from scoremd.nn.torsion import TorsionContext, TorsionTerm
 ENVELOPE_LENGTH = 6.0
 #: Of more beads, networks as written compute the pairs within the cutoff alone, if there is one.
 ALL_PAIRS = 64
+#: More features or layers than anyone trains: a damaged configuration is refused before it fills the memory.
+_WIDEST, _DEEPEST = 4096, 64
 
 
 class NetworkConfig(BaseModel):
@@ -47,13 +49,13 @@ class NetworkConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    scalars: int = Field(32, ge=1)
-    vectors: int = Field(16, ge=1)
-    layers: int = Field(2, ge=1)
-    radial_basis: int = Field(12, ge=2)
-    radial_width: int = Field(48, ge=1)
-    torsion_width: int = Field(128, ge=2)
-    encoder_width: int = Field(0, ge=0)
+    scalars: int = Field(32, ge=1, le=_WIDEST)
+    vectors: int = Field(16, ge=1, le=_WIDEST)
+    layers: int = Field(2, ge=1, le=_DEEPEST)
+    radial_basis: int = Field(12, ge=2, le=_WIDEST)
+    radial_width: int = Field(48, ge=1, le=_WIDEST)
+    torsion_width: int = Field(128, ge=2, le=_WIDEST)
+    encoder_width: int = Field(0, ge=0, le=_WIDEST)
     frozen_above: float | None = 3.0
     achiral: bool = False
     cutoff: float | None = Field(None, gt=0)

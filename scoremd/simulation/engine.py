@@ -32,6 +32,7 @@ BOND_STRETCH = 2.0
 #: heats a replica against the friction.
 HEAT_LIMIT = 2.0
 HEAT_MEMORY = 10.0
+_MOST_REPLICAS = 10**6
 _LONGEST_FS = 1e12  # a millisecond
 _BLOCK = 50  # steps that threads take between meetings
 
@@ -63,8 +64,8 @@ class SimulationSettings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ScoreMDError(f"{name} must be a positive number, not {value}")
-        if self.replicas < 1:
-            raise ScoreMDError(f"the number of replicas must be at least 1, not {self.replicas}")
+        if not 1 <= self.replicas <= _MOST_REPLICAS:
+            raise ScoreMDError(f"the number of replicas must be from 1 to {_MOST_REPLICAS}, not {self.replicas}")
         length, interval = 1e6 * self.ns, max(1e3 * self.frame_interval_ps, self.time_step_fs)
         if not interval * (1 - 1e-9) <= length <= _LONGEST_FS:
             shortest = f"at least the {interval * 1e-3:g} ps between saved frames"

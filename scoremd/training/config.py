@@ -91,8 +91,8 @@ class TrainingConfig(_Section):
     posterior_weight: float = Field(0.0, ge=0)
     networks: tuple[int, ...] | None = None
     optimizer: Literal["adam", "soap"] = "adam"
-    steps: int = Field(ge=1)
-    batch: int = Field(256, ge=2)
+    steps: int = Field(ge=1, le=10**9)
+    batch: int = Field(256, ge=2, le=10**6)
     learning_rate: float = Field(2e-3, gt=0)
     average: float = Field(0.999, gt=0, lt=1)
     seed: int = Field(0, ge=0)
