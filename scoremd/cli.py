@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -37,7 +37,7 @@ TrajectoryOutput = Annotated[
 ]
 Model = Annotated[str | None, typer.Option("--model", help="Model name or folder; by default the shipped one.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="The same seed gives the same result.")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads of this run.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Threads of this run.")]
 Nanoseconds = Annotated[float, typer.Option("--ns", help="Length of each replica in ns.")]
 ReplicaCount = Annotated[int, typer.Option("--replicas", help="Number of replicas.")]
 TimeStep = Annotated[float, typer.Option("--time-step", help="fs.")]
@@ -53,13 +53,21 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except ScoreMDError as error:
-            print(f"scoremd: {error}", file=sys.stderr)
-            raise typer.Exit(2) from None
+            _refuse(str(error))
         except OSError as error:
-            print(f"scoremd: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
-            raise typer.Exit(2) from None
+            _refuse(f"{error.filename or 'file'}: {error.strerror or error}")
+        except ValueError as error:
+            if "null byte" not in str(error):
+                raise
+            _refuse("the name of a file holds a null character")
 
     return wrapped
+
+
+def _refuse(reason: str) -> NoReturn:
+    """End with one line, whatever names of files are in it."""
+    print(f"scoremd: {' '.join(reason.split())}", file=sys.stderr)
+    raise typer.Exit(2) from None
 
 
 def _use(threads: int) -> None:
@@ -161,35 +169,46 @@ def _figures(folder: Path) -> tuple[str, str, str, str]:
 @_one_line_errors
 def init(
     trajectories: Annotated[list[Path], typer.Argument(help="Trajectories of one molecule, in any format of mdtraj, or ensembles.")],
-    temperature: Annotated[float, typer.Option("--temperature", help="Of the simulation, K.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write, NAME.yaml.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write, NAME.yaml; the molecule gets the name.")],
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Of the simulation, K; by default that of a known system of this name.")
+    ] = None,
     topology: Annotated[
         Path | None,
-        typer.Option("--topology", help="File with the atoms: PDB, PRMTOP, GRO, ...; not needed with .h5, .pdb or .gro."),
+        typer.Option(
+            "--topology",
+            help="File with the atoms: PDB, PRMTOP, GRO, ...; not needed with .h5, .pdb or .gro, nor for the beads of a known system.",
+        ),
     ] = None,
     select: Annotated[str, typer.Option("--select", help="Which atoms are beads, in mdtraj's language.")] = "name CA",
     forces: Annotated[list[Path] | None, typer.Option("--forces", help="Forces, .npy or HDF5, once for each trajectory.")] = None,
     force_unit: Annotated[str, typer.Option("--force-unit", help="kJ/mol/nm or kcal/mol/angstrom.")] = "kJ/mol/nm",
     native: Annotated[Path | None, typer.Option("--native", help="File with the native structure, to measure folding by.")] = None,
     stride: Annotated[int, typer.Option("--stride", min=1, help="Take every so many frames.")] = 1,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps of each network.")] = 20000,
+    steps: Annotated[int, typer.Option("--steps", min=1, max=10**9, help="Training steps of each network.")] = 20000,
 ) -> None:
     """Write a commented configuration to train a model on trajectories of one's own."""
     from pydantic import ValidationError
 
+    from scoremd.systems import is_known, load_system
     from scoremd.training_template import write_configuration
-    from scoremd.trajectory_source import TrajectorySource
+    from scoremd.trajectory_source import SELF_DESCRIBING, TrajectorySource
     from scoremd.yaml_files import first_fault
 
-    if topology is None and trajectories[0].suffix.lower() not in (".h5", ".pdb", ".gro"):
+    known = load_system(output.stem) if is_known(output.stem) else None
+    if temperature is None and known is None:
+        raise ScoreMDError(f"{output.stem} is no known system; give the --temperature of its simulation")
+    if topology is None and trajectories[0].suffix.lower() in SELF_DESCRIBING:
+        topology = trajectories[0]
+    if topology is None and known is None:
         raise ScoreMDError(f"{trajectories[0]}: does not say which atoms it has; give --topology")
     try:
         source = TrajectorySource.model_validate(
             {
                 "trajectories": trajectories,
-                "topology": topology or trajectories[0],
+                "topology": topology,
                 "select": select,
-                "temperature": temperature,
+                "temperature": known.temperature if known and temperature is None else temperature,
                 "native": native,
                 "forces": {"files": forces, "unit": force_unit} if forces else None,
                 "stride": stride,
@@ -311,7 +330,6 @@ def reweight(
 ) -> None:
     """Draw samples of known density, of the probability flow, and weigh them by the energy of the forces."""
     from scoremd.analysis.table import weighted_rows
-    from scoremd.collective_variables import has_phi_psi
     from scoremd.trajectory_files import check_output, write_samples
 
     _use(threads)
@@ -320,9 +338,10 @@ def reweight(
     drawn = force_field.weighted_samples(found, n, seed)
     columns = {"log_likelihood": drawn.log_likelihood, "energy": drawn.energy, "log_ratio": drawn.log_ratio}
     write_samples(output, drawn.trajectory, columns)
-    if has_phi_psi(found):
+    rows = weighted_rows(found, drawn)
+    if rows:
         table = Table("population", "reference", "samples", "samples, weighted", title=f"{found.title}, 95 % intervals")
-        for row in weighted_rows(found, drawn):
+        for row in rows:
             table.add_row(*row)
         Console().print(table)
     size = drawn.effective_sample_size
@@ -405,8 +424,21 @@ def emulate(
     every: Interval = 1.0,
     model: Model = None,
     threads: Threads = 2,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Emulate so many systems at a time, --threads each.")] = None,
-    dask: Annotated[str | None, typer.Option("--dask", help="Emulate by the workers of a dask scheduler, tcp://HOST:PORT.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            max=1024,
+            help="Divide systems among so many processes, --threads each; replicas of one stay in one process.",
+        ),
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            "--dask", help="Divide systems among the workers of a dask scheduler, tcp://HOST:PORT; replicas of one stay in one worker."
+        ),
+    ] = None,
 ) -> None:
     """Sample, simulate, compare with the reference, and write the report."""
     from scoremd.cluster import Workers
@@ -428,14 +460,14 @@ def emulate(
         jobs = [(force_field, found) for found in covered_systems(force_field)[:limit]]
     else:
         jobs = _load_each(systems or [], model)
-    many = Workers(dask, workers or 1, threads) if workers or dask else None
+    many = None if workers is None and dask is None else Workers(dask, workers or 1, threads)
     if len(jobs) == 1 and many is None:
         result = run(*jobs[0], output, samples=n, settings=settings, command=_command())
         _show(result.comparison)
         print(f"report: {result.folder / 'report.html'}")
         return
     rows = survey(jobs, output, samples=n, settings=settings, command=_command(), workers=many)
-    shown = [title for title in rows[0] if not title.endswith((", low", ", high"))]
+    shown = [title for title in rows[0] if not title.endswith((", low", ", high")) and any(row[title] != "" for row in rows)]
     table = Table(*shown, title="excess Jensen-Shannon divergence in nats with 95 % intervals, and populations")
     for row in rows:
         table.add_row(*(_cell(row, title) for title in shown))

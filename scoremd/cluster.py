@@ -64,12 +64,12 @@ def connected(workers: Workers) -> Iterator["Client"]:
             client = Client(where, timeout=_TIMEOUT)
         except (OSError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:100]
-            raise ScoreMDError(f"there is no dask scheduler at {workers.address} ({reason})") from None
+            raise ScoreMDError(f"there is no dask scheduler at {workers.address!r} ({reason})") from None
         stack.enter_context(client)
         try:
             client.wait_for_workers(1, timeout=_TIMEOUT)
         except TimeoutError:
-            raise ScoreMDError(f"the dask scheduler at {workers.address} has no workers") from None
+            raise ScoreMDError(f"the dask scheduler at {workers.address!r} has no workers") from None
         yield client
 
 

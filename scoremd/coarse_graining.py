@@ -7,10 +7,12 @@ from itertools import pairwise
 import mdtraj
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from scoremd.ensemble import Bead
 from scoremd.errors import ScoreMDError
 from scoremd.system import BeadSite, System
+from scoremd.yaml_files import first_fault
 
 #: Two beads are bonded if so many bonds lead from one to the other over atoms that are left out: three from one C-alpha to the next.
 _LONGEST_BOND = 3
@@ -87,8 +89,8 @@ def molecule_of(
             licence="That of the trajectory.",
             origin="Made by scoremd from a trajectory.",
         )
-    except ValueError as error:
-        raise ScoreMDError(f"the beads make no system: {' '.join(str(error).split())[:200]}") from None
+    except ValidationError as error:
+        raise ScoreMDError(f"the beads make no system: {first_fault(error)}") from None
     if not bonds or len(system.topology().find_molecules()) > 1:
         raise ScoreMDError(
             f"the {len(sites)} beads do not hang together by bonds: they must be of one molecule, whose bonds the topology must have"

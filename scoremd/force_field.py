@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("scoremd")
 #: Molecules that a model stays bound to: what it knows of one at all noise levels takes 100 to 300 MB.
 _KEPT = 4
+#: More samples than fit any memory are a mistake.
+_MOST_SAMPLES = 10**9
 
 
 class ForceField:
@@ -120,7 +122,7 @@ class ForceField:
         Raises
         ------
         ScoreMDError
-            If n is not positive, the system is unknown or not covered, or samples are not finite.
+            If n is not from 1 to 10^9, the system is unknown or not covered, or samples are not finite.
         """
         model = self.bind(system)
         (positions,) = self._drawn(n, seed, f"sample {model.system.name}", lambda _, seeds: (model.sample(SAMPLING_BATCH, seeds),))
@@ -190,8 +192,8 @@ class ForceField:
         self, n: int, seed: int, title: str, draw: Callable[[int, Iterator[int]], tuple[torch.Tensor, ...]]
     ) -> tuple[NDArray[np.float32], ...]:
         """What `draw` gives of n samples, in batches of at most `SAMPLING_BATCH`, of which it may give more than are asked for."""
-        if n < 1:
-            raise ScoreMDError(f"the number of samples must be at least 1, not {n}")
+        if not 1 <= n <= _MOST_SAMPLES:
+            raise ScoreMDError(f"the number of samples must be from 1 to {_MOST_SAMPLES}, not {n}")
         seeds, parts = _seeds(seed), []
         with progress(title, n, "samples") as bar:
             for done in range(0, n, SAMPLING_BATCH):
@@ -286,8 +288,8 @@ def find_model(name: str | os.PathLike[str], search: Search = ()) -> Path:
 
 
 def own_systems(folder: Path) -> tuple[Path, ...]:
-    """Folder of the systems that a model's folder brings with it, if it does."""
-    return (folder / "systems",) if (folder / "systems").is_dir() else ()
+    """Folder of the systems that a model's folder brings with it, if it does; absolute, for workers that were started in another folder."""
+    return ((folder / "systems").resolve(),) if (folder / "systems").is_dir() else ()
 
 
 def list_models(search: Search = ()) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """Forces of atoms gathered onto beads with the least noise that a fixed linear map can reach."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -7,10 +8,14 @@ from numpy.typing import NDArray
 
 from scoremd.errors import ScoreMDError
 
+_log = logging.getLogger("scoremd")
+
 #: Directions of the left-out forces weaker than this (of the strongest, squared) carry no usable signal.
 _RANK_TOLERANCE = 1e-10
 #: Components of forces that there must be for each weight: with fewer the fit follows the forces themselves, and takes them away.
 _COMPONENTS_PER_WEIGHT = 20
+#: So many for each weight make what is fitted away, of signal and noise alike, one part in so many.
+_ENOUGH_PER_WEIGHT = 100
 
 
 def aggregate_forces(forces: NDArray[np.floating], beads: Sequence[int]) -> NDArray[np.float32]:
@@ -106,6 +111,13 @@ def force_map(
             raise ScoreMDError(
                 f"forces of {components // 3} frames are too few to gather those of {len(left_out)} atoms onto beads: {needed} are needed; "
                 "or do without forces"
+            )
+        if components < _ENOUGH_PER_WEIGHT * len(left_out):
+            _log.warning(
+                "forces of %d frames are few to gather those of %d atoms onto beads: about %.0f %% of the forces themselves are fitted "
+                "away; %d frames make it %.0f %%",
+                *(components // 3, len(left_out), 100 * len(left_out) / components),
+                *(-(-_ENOUGH_PER_WEIGHT * len(left_out) // 3), 100 / _ENOUGH_PER_WEIGHT),
             )
         weights = np.linalg.lstsq(square, -product, rcond=_RANK_TOLERANCE)[0]
 

@@ -1,5 +1,8 @@
 """Whether beads are those of the molecule that is wanted."""
 
+from collections.abc import Sequence
+from itertools import zip_longest
+
 import mdtraj
 import numpy as np
 
@@ -9,6 +12,11 @@ from scoremd.errors import ScoreMDError
 def bead_names(topology: mdtraj.Topology) -> list[tuple[str, str]]:
     """(atom, residue) names of all beads."""
     return [(atom.name, atom.residue.name) for atom in topology.atoms]
+
+
+def first_difference(wanted: Sequence[str], found: Sequence[str]) -> tuple[str, str] | None:
+    """The first two that differ, "nothing" beyond the end of a sequence; None where all are the same."""
+    return next(((a, b) for a, b in zip_longest(wanted, found, fillvalue="nothing") if a != b), None)
 
 
 def require_beads(found: list[tuple[str, str]], topology: mdtraj.Topology, name: str) -> None:

@@ -3,12 +3,13 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from scoremd.analysis import table
+from scoremd.analysis.observed import FOLDED_STATE
 from scoremd.cluster import Workers, each
 from scoremd.emulation import emulate, is_finished
 from scoremd.files import make_folder, write_text
@@ -17,26 +18,21 @@ from scoremd.progress import progress
 from scoremd.simulation.engine import SimulationSettings
 from scoremd.systems import Family, System, find_system
 
-
-def _excess(comparison: dict[str, Any], title: str, key: str) -> float | str:
-    pair = comparison["comparisons"].get(title)
-    return "" if pair is None else pair["js_nats"][key]
-
-
-def _population(comparison: dict[str, Any], name: str) -> float | str:
-    seen = comparison["ensembles"].get(name)
-    return "" if seen is None else seen["populations"]["phi > 0"]["value"]
-
-
-#: Title of a column and what it shows of a comparison's JSON; empty where there is no such comparison.
-COLUMNS: dict[str, Callable[[dict[str, Any]], float | int | str]] = {
+#: What an ensemble of a comparison shows alone: title, and where it is in the ensemble's JSON.
+_SEEN = (
+    ("phi > 0", ("populations", "phi > 0", "value")),
+    ("folded", ("populations", FOLDED_STATE, "value")),
+    ("native RMSD in nm", ("native_rmsd_nm", "value")),
+)
+#: Title of a column, the same for all molecules, and where its number is in a comparison's JSON: not all have every number.
+COLUMNS: dict[str, tuple[str, ...]] = {
     **{
-        f"{title}{end}": partial(_excess, title=title, key=key)
+        f"{title}{end}": ("comparisons", title, "js_nats", key)
         for _, _, title in table.COLUMNS
         for end, key in (("", "excess"), (", low", "low"), (", high", "high"))
     },
-    **{f"phi > 0, {name}": partial(_population, name=name) for name in table.ENSEMBLES},
-    "lost replicas": lambda c: c["lost_replicas"],
+    **{f"{title}, {name}": ("ensembles", name, *path) for title, path in _SEEN for name in table.ENSEMBLES},
+    "lost replicas": ("lost_replicas",),
 }
 
 
@@ -71,7 +67,7 @@ def survey(
 
     Returns
     -------
-    a row for each molecule: its name below "system", and `COLUMNS`
+    a row for each molecule: its name below "system", and `COLUMNS`, "" where a molecule has no such number
 
     Raises
     ------
@@ -96,7 +92,16 @@ def _row(force_field: ForceField, system: System, own: Path, *, samples: int, se
     if not is_finished(force_field, system, own, samples=samples, settings=settings):
         emulate(force_field, system, own, samples=samples, settings=settings, command=command)
     content = json.loads((own / "comparison.json").read_text(encoding="utf-8"))
-    return {"system": system.name} | {title: show(content) for title, show in COLUMNS.items()}
+    return {"system": system.name} | {title: _number(content, path) for title, path in COLUMNS.items()}
+
+
+def _number(content: Any, path: tuple[str, ...]) -> float | int | str | None:
+    """What is at the end of a path of keys, "" where the path breaks off."""
+    for key in path:
+        if key not in content:
+            return ""
+        content = content[key]
+    return content
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -136,7 +136,7 @@ def read_system(path: str | os.PathLike[str]) -> Described:
         place = ".".join(str(part) for part in first["loc"] if part not in ("molecule", "toy", "family"))
         message = _one_line(first["msg"]).removeprefix("Value error, ")
         raise ScoreMDError(f"{path}: {place}: {message}" if place else f"{path}: {message}") from None
-    system._folder = path.parent  # noqa: SLF001
+    system._folder = path.parent.resolve()  # noqa: SLF001  workers may have been started in another folder
     return system
 
 

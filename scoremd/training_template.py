@@ -13,7 +13,7 @@ from scoremd.errors import ScoreMDError
 from scoremd.files import write_text
 from scoremd.nn.energy import ALL_PAIRS
 from scoremd.system import System
-from scoremd.trajectory_source import TrajectorySource, read_source
+from scoremd.trajectory_source import TrajectorySource, own_molecule
 
 _TEMPLATE = """\
 # scoremd train {file}
@@ -25,8 +25,7 @@ system: {name}
 data:
   # any formats that mdtraj reads; each file counts as an independent trajectory
   trajectories: {trajectories}
-  topology: {topology}
-  # which atoms are beads, in mdtraj's language: name CA; not element H; backbone
+{topology}  # which atoms are beads, in mdtraj's language: name CA; not element H; backbone
   select: {select}
   # K
   temperature: {temperature}
@@ -62,6 +61,12 @@ _FORCES = """\
     files: {files}
     unit: {unit}
 """
+_TOPOLOGY = """\
+  topology: {topology}
+"""
+_NO_TOPOLOGY = """\
+  # topology: top.pdb  # not needed: the molecule is a known system, and the files hold its beads alone
+"""
 _NATIVE = """\
   # the native structure, of all atoms or of the beads: RMSD, native contacts and the folded state are then in the report
   native: {native}
@@ -91,11 +96,11 @@ def write_configuration(path: Path, name: str, source: TrajectorySource, steps: 
     Raises
     ------
     ScoreMDError
-        If the file exists, cannot be written, there are too few frames, the native structure has no contacts, or as `read_source`.
+        If the file exists, cannot be written, there are too few frames, the native structure has no contacts, or as `own_molecule`.
     """
     if path.exists():
         raise ScoreMDError(f"{path}: exists already; choose another name or remove it")
-    system, ensemble = read_source(name, source)
+    system, ensemble = own_molecule(name, source)
     if ensemble.n_frames < _FEWEST:
         raise ScoreMDError(f"{ensemble.n_frames} frames are too few to learn from: {_FEWEST} are the least, thousands are wanted")
     NativeStructure.of(system)  # refused now, not after training
@@ -119,7 +124,7 @@ def write_configuration(path: Path, name: str, source: TrajectorySource, steps: 
         title=_inline(system.title),
         output=_inline(f"{name}-model"),
         trajectories=shown(source.trajectories),
-        topology=shown([source.topology])[1:-1],
+        topology=_NO_TOPOLOGY if source.topology is None else _TOPOLOGY.format(topology=shown([source.topology])[1:-1]),
         select=_inline(source.select),
         temperature=source.temperature,
         stride=source.stride,

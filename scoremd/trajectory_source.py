@@ -1,6 +1,7 @@
 """Ensembles from trajectories of one's own: any files that mdtraj reads, or our ensembles; the beads by a selection, forces beside them.
 
-Frames are read in parts, and of each only the beads are kept, so that the trajectories may be larger than the memory.
+Frames are read in parts, and of each only the beads are kept, so that the trajectories may be larger than the memory: those of all formats
+but PDB, which mdtraj reads whole, and our own ensembles, which we do.
 """
 
 import functools
@@ -8,8 +9,8 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +26,10 @@ from scoremd.data import Ensemble, read_ensemble, write_ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.files import make_folder, write_text
 from scoremd.forces import force_map
+from scoremd.molecules import first_difference
 from scoremd.progress import progress
 from scoremd.system import System, standard_residue
+from scoremd.systems import is_known, load_system
 from scoremd.units import thermal_energy
 
 _log = logging.getLogger("scoremd")
@@ -34,12 +37,16 @@ _log = logging.getLogger("scoremd")
 #: What a force in each unit is multiplied by to be in kJ/mol/nm.
 FORCE_UNITS = {"kJ/mol/nm": 1.0, "kcal/mol/angstrom": 41.84}
 _PART = 1000
+#: Endings of files of frames that say which atoms they have.
+SELF_DESCRIBING = (".h5", ".pdb", ".gro")
 #: Frames of the reference that a trained model carries with it, at most.
 _REFERENCE = 50000
 #: nm. No bond between atoms is longer, nor is the distance of two beads that three bonds join.
 _LONGEST_BOND = 0.7
 #: nm. The length of a bond that no constraint holds has a larger standard deviation; XTC files round away a third of this.
 _RIGID = 1e-3
+#: nm. Coordinates in multiples of this do not tell which bonds are rigid.
+_COARSE = 0.01
 #: How far the virial may be from one, besides its error: simulations are short.
 _VIRIAL = 0.5
 #: Frames that tell constrained bonds from others.
@@ -70,7 +77,8 @@ class TrajectorySource(_Section):
     ----------
     trajectories : files in any format of mdtraj, each of which counts as an independent trajectory; or ensembles in the format of
         `scoremd.data`, whose walkers do
-    topology : file with the atoms: PDB, PRMTOP, GRO, HDF5, ..., or an ensemble, whose residues get their standard bonds
+    topology : file with the atoms: PDB, PRMTOP, GRO, HDF5, ..., or an ensemble, whose residues get their standard bonds; None where the
+        molecule is a known system and the files hold its beads alone
     select : which atoms are beads, in mdtraj's language: `name CA`, `not element H`
     temperature : of the simulation, K
     native : file with atoms and coordinates of the native structure, which folding is measured by, or None
@@ -80,7 +88,7 @@ class TrajectorySource(_Section):
     """
 
     trajectories: tuple[Path, ...] = Field(min_length=1)
-    topology: Path
+    topology: Path | None = None
     select: str = "name CA"
     temperature: PositiveFloat
     native: Path | None = None
@@ -91,9 +99,8 @@ class TrajectorySource(_Section):
     def below(self, folder: Path) -> "TrajectorySource":
         """With relative paths taken from a folder."""
         forces = self.forces and self.forces.model_copy(update={"files": tuple(folder / path for path in self.forces.files)})
-        paths: dict[str, Any] = {"trajectories": tuple(folder / path for path in self.trajectories), "topology": folder / self.topology}
-        if self.native is not None:
-            paths["native"] = folder / self.native
+        paths: dict[str, Any] = {"trajectories": tuple(folder / path for path in self.trajectories)}
+        paths |= {name: folder / path for name in ("topology", "native") if (path := getattr(self, name)) is not None}
         return self.model_copy(update=paths | {"forces": forces})
 
 
@@ -112,7 +119,7 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
         If a file is missing or damaged, is of other atoms, has no frames, values that are not finite, coordinates in ångström or bonds that
         cross a periodic box, the selection makes no molecule, or forces have another shape than the trajectory or cannot be its own.
     """
-    topology = read_topology(source.topology)
+    topology = load_system(name).topology() if source.topology is None else read_topology(source.topology)
     beads = select_beads(topology, source.select)
     if source.masses and len(source.masses) != len(beads):
         raise ScoreMDError(f"masses must be one for each of {len(beads)} beads, not {len(source.masses)}")
@@ -123,6 +130,7 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
     positions, gathered, walkers, n_walkers = [], [], [], 0
     with progress(f"read {name}", len(source.trajectories), "trajectories") as bar:
         for k, path in enumerate(source.trajectories):
+            _require_same_beads(path, topology, beads)
             if _is_ensemble(path) and not np.isclose(found := read_ensemble(path).temperature, source.temperature):
                 raise ScoreMDError(f"{path}: is at {found:g} K, not at {source.temperature:g} K")
             parts = [_whole(part, system, path) for part in _frames(path, topology, source.stride, beads)]
@@ -149,16 +157,53 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
     return system, ensemble
 
 
+def own_molecule(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
+    """As `read_source`; of a molecule that is known by the name, as it is known.
+
+    Raises
+    ------
+    ScoreMDError
+        As `read_source`; if another molecule, or the same at another temperature, is known by the name, too.
+    """
+    system, ensemble = read_source(name, source)
+    if not is_known(name):
+        return system, ensemble
+    known = load_system(name)
+    wanted, found = (
+        [*(f"{_described(a)} {a.residue.index + 1}" for a in s.topology().atoms), f"at {s.temperature:g} K"] for s in (known, system)
+    )
+    if (differing := first_difference(wanted, found)) is not None:
+        a, b = differing
+        raise ScoreMDError(f"{name} is a known system, and the trajectories are of another: {b} where it has {a}; choose another name")
+    changes = {"bead_masses": source.masses, "native": system.native or known.native}
+    return known.model_copy(update=changes), replace(ensemble, name=known.name)
+
+
+def _described(atom: Any) -> str:
+    return f"{atom.name} of {standard_residue(atom.residue.name)}"
+
+
+def _require_same_beads(path: Path, topology: mdtraj.Topology, beads: NDArray[np.int64]) -> None:
+    """Refuse a file that says which atoms it has, if its beads are others; another number of atoms shows in the coordinates."""
+    end = path.suffix.lower()
+    if end not in SELF_DESCRIBING or (end == ".h5" and not _is_ensemble(path) and not _holds(path, "topology")):
+        return
+    own = read_topology(path)
+    if own.n_atoms != topology.n_atoms:
+        return
+    wanted, found = ([_described(q.atom(int(k))) for k in beads] for q in (topology, own))
+    if (differing := first_difference(wanted, found)) is not None:
+        raise ScoreMDError(f"{path}: is of another molecule than the topology: it has {differing[1]}, where {differing[0]} is needed")
+
+
 def _native(path: Path, select: str, system: System) -> tuple[tuple[float, float, float], ...]:
     """Position of each bead in the first frame of a file that says which atoms it has, nm, to four digits."""
     topology = read_topology(path)
     chosen = [topology.atom(int(k)) for k in select_beads(topology, select)]
-    wanted, found = (
-        [f"{a.name} of {standard_residue(a.residue.name)}" for a in atoms] for atoms in (list(system.topology().atoms), chosen)
-    )
-    if found != wanted:
-        a, b = next((a, b) for a, b in zip_longest(wanted, found, fillvalue="nothing") if a != b)
-        raise ScoreMDError(f"{path}: is no structure of {system.name}: {select!r} chooses {b} of it, where {a} is needed")
+    differing = first_difference([_described(a) for a in system.topology().atoms], [_described(a) for a in chosen])
+    if differing is not None:
+        wanted, found = differing
+        raise ScoreMDError(f"{path}: is no structure of {system.name}: {select!r} chooses {found} of it, where {wanted} is needed")
     part = next(_frames(path, topology, 1, np.array([a.index for a in chosen])), None)
     if part is None or len(part) == 0:
         raise ScoreMDError(f"{path}: holds no frames")
@@ -203,10 +248,18 @@ def read_topology(path: Path) -> mdtraj.Topology:
 
 def _is_ensemble(path: Path) -> bool:
     """Whether a file is an HDF5 file in the format of `scoremd.data`, not in mdtraj's."""
-    if path.suffix.lower() != ".h5":
-        return False
-    with h5py.File(path) as file:
-        return "atom_names" in file
+    return path.suffix.lower() == ".h5" and _holds(path, "atom_names")
+
+
+def _holds(path: Path, name: str) -> bool:
+    """Whether an HDF5 file holds something of this name."""
+    if not path.is_file():
+        raise ScoreMDError(f"{path}: there is no such file")
+    try:
+        with h5py.File(path) as file:
+            return name in file
+    except OSError:
+        raise ScoreMDError(f"{path}: is no HDF5 file, or a damaged one") from None
 
 
 def _walkers(path: Path, n: int, stride: int) -> NDArray[np.int64]:
@@ -246,7 +299,7 @@ def _frames(path: Path, topology: mdtraj.Topology, stride: int, atoms: NDArray[n
         elif path.suffix.lower() == ".h5":
             yield from _hdf5_frames(path, topology, stride, atoms, chosen)
         else:
-            named = {} if path.suffix.lower() in (".pdb", ".gro") else {"top": topology}
+            named = {} if path.suffix.lower() in SELF_DESCRIBING else {"top": topology}
             for part in mdtraj.iterload(str(path), chunk=_PART, stride=stride, **named):
                 _check_atoms(part.xyz.shape, topology)
                 yield mdtraj.Trajectory(part.xyz[:, atoms], chosen, None, part.unitcell_lengths, part.unitcell_angles)
@@ -337,7 +390,7 @@ class _Forces:
             raise ScoreMDError(
                 f"there are {len(source.trajectories)} trajectories and {len(self._files)} files of forces; one each is needed"
             )
-        counts = {self._opened(path).shape[1] for path in self._files}
+        counts = {_forces_of_atoms(path) for path in self._files}
         if counts not in ({topology.n_atoms}, {len(beads)}):
             raise ScoreMDError(
                 f"forces are of {' and '.join(map(str, sorted(counts)))} atoms, where {topology.n_atoms}, of all, or {len(beads)}, "
@@ -367,26 +420,39 @@ class _Forces:
             yield part.astype(np.float32) if self._map is None else self._map(part[:, self._atoms])
 
     def _parts(self, path: Path) -> Iterator[NDArray[np.float64]]:
-        array = self._opened(path)
-        for first in range(0, len(array), self._stride * _PART):
-            part = np.asarray(array[first : first + self._stride * _PART : self._stride], np.float64)
-            if not np.isfinite(part).all():
-                raise ScoreMDError(f"{path}: holds forces that are not finite")
-            yield self._factor * part
+        with _forces_in(path) as array:
+            for first in range(0, len(array), self._stride * _PART):
+                part = np.asarray(array[first : first + self._stride * _PART : self._stride], np.float64)
+                if not np.isfinite(part).all():
+                    raise ScoreMDError(f"{path}: holds forces that are not finite")
+                yield self._factor * part
 
-    @staticmethod
-    def _opened(path: Path) -> Any:
-        """The array in a file, which is read from as it is asked for."""
-        if not path.is_file():
-            raise ScoreMDError(f"{path}: there is no such file")
+
+@contextmanager
+def _forces_in(path: Path) -> Iterator[Any]:
+    """The array in a file, which is read from as it is asked for."""
+    if not path.is_file():
+        raise ScoreMDError(f"{path}: there is no such file")
+    with ExitStack() as stack:
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix.lower() == ".npy" else h5py.File(path)["forces"]
-        except (OSError, ValueError, KeyError) as error:
+            if path.suffix.lower() == ".npy":
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            else:
+                array = stack.enter_context(h5py.File(path))["forces"]
+        except Exception as error:  # noqa: BLE001  numpy's reader raises whatever it meets, the end of the file among it
             reason = " ".join(str(error).split())[:120]
             raise ScoreMDError(f"{path}: cannot be read as forces, .npy or HDF5 with a dataset forces ({reason})") from None
+        if not isinstance(array, np.ndarray | h5py.Dataset) or array.dtype.kind not in "fiu":
+            raise ScoreMDError(f"{path}: its forces are no array of real numbers")
         if array.ndim != 3 or array.shape[2] != 3:
             raise ScoreMDError(f"{path}: forces have shape {array.shape}; (frame, atom, 3) is needed")
-        return array
+        yield array
+
+
+def _forces_of_atoms(path: Path) -> int:
+    """Of how many atoms a file holds forces."""
+    with _forces_in(path) as array:
+        return int(array.shape[1])
 
 
 def _molecule(source: TrajectorySource, topology: mdtraj.Topology, beads: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -411,6 +477,11 @@ def _constraints(source: TrajectorySource, topology: mdtraj.Topology, atoms: NDA
     everything = np.arange(topology.n_atoms)
     parts: list[NDArray[np.float64]] = []
     for part in itertools.chain.from_iterable(_frames(path, topology, source.stride, everything) for path in source.trajectories):
+        multiples = part.xyz / _COARSE
+        if np.abs(multiples - multiples.round()).max() < 1e-3:
+            raise ScoreMDError(
+                f"coordinates are rounded to {_COARSE} nm, too coarsely to see which bonds are constrained: do without forces"
+            )
         parts.append(np.linalg.norm(part.xyz[:, pairs[:, 0]] - part.xyz[:, pairs[:, 1]], axis=-1))
         if sum(map(len, parts)) >= _ENOUGH:
             break

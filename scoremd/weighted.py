@@ -49,5 +49,8 @@ class WeightedSamples(Likelihoods):
 
     @property
     def effective_sample_size(self) -> float:
-        """How many samples of the forces' ensemble the weighted ones are worth (Kish): 1 to their number, which perfect agreement gives."""
+        """How many samples of the forces' ensemble the weighted ones are worth (Kish): 1 to their number, which perfect agreement gives.
+
+        Of more than 64 beads fewer, since the likelihood then has noise (`scoremd.diffusion.likelihood`).
+        """
         return float(1 / np.sum(self.weights**2))

@@ -15,6 +15,8 @@ from scoremd import bound_model
 from scoremd.cli import app, main
 from scoremd.data import read_ensemble, write_ensemble
 from scoremd.force_field import ForceField
+from scoremd.systems import load_system
+from scoremd.training.config import read_config
 from scoremd.trajectory_source import read_source
 from tests.models import alanine_dipeptide, small_ensemble
 
@@ -85,6 +87,15 @@ def test_emulate_makes_everything_and_goes_on_where_it_stopped(tmp_path, model):
     refused(run(*arguments, "--seed", 1), "other settings")
 
 
+def test_help_says_that_workers_divide_systems_but_not_the_replicas_of_one(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    lines = run("emulate", "--help").output.splitlines()
+    for option in ("--workers", "--dask"):
+        (line,) = (line for line in lines if f" {option} " in line)
+        assert "Divide systems among" in line
+        assert "replicas of one stay in one" in line
+
+
 def test_compare_reads_what_the_others_wrote(tmp_path, model, caplog):
     settings = ("--model", model, "-o")
     assert run("sample", "ALDP", "-n", 60, *settings, tmp_path / "a.h5").exit_code == 0
@@ -144,7 +155,7 @@ def test_unknown_system(tmp_path):
 
 
 def test_negative_n(tmp_path, model):
-    refused(run("sample", "ALDP", "-n", -5, "-o", tmp_path / "a.h5", "--model", model), "at least 1")
+    refused(run("sample", "ALDP", "-n", -5, "-o", tmp_path / "a.h5", "--model", model), "from 1 to")
     assert not (tmp_path / "a.h5").exists()
 
 
@@ -288,7 +299,7 @@ def test_reweight_shows_populations_and_writes_weights(tmp_path, model, monkeypa
 
 def test_reweight_refuses_what_it_cannot_write_before_it_works(tmp_path, model):
     refused(run("reweight", "ALDP", "-n", 10**9, "-o", tmp_path / "w.xtc", "--model", model), "w.xtc", "ends in .h5")
-    refused(run("reweight", "ALDP", "-n", 0, "-o", tmp_path / "w.h5", "--model", model), "at least 1, not 0")
+    refused(run("reweight", "ALDP", "-n", 0, "-o", tmp_path / "w.h5", "--model", model), "from 1 to 1000000000, not 0")
     assert not list(tmp_path.glob("w.*"))
 
 
@@ -302,7 +313,7 @@ def own(tmp_path, data):
     return tmp_path / "run.dcd", "--topology", tmp_path / "top.pdb", "--temperature", 300
 
 
-def test_from_a_trajectory_to_a_model_and_its_report(tmp_path, own):
+def test_from_a_trajectory_to_a_model_and_its_report(tmp_path, own, monkeypatch):
     native = ("--native", tmp_path / "top.pdb")
     written = run("init", *own, *native, "--select", "not element O", "-o", tmp_path / "mine.yaml", "--steps", 1)
     assert written.exit_code == 0, written.output
@@ -315,6 +326,11 @@ def test_from_a_trajectory_to_a_model_and_its_report(tmp_path, own):
     assert compared.exit_code == 0, compared.output
     comparison = json.loads((tmp_path / "report" / "comparison.json").read_text())
     assert "native_rmsd_pm" in comparison["comparisons"]["samples vs reference"]
+    monkeypatch.setattr(bound_model, "FLOW_INTERVALS", 2)
+    weighted = run("reweight", "mine", "--model", model, "-n", 10, "-o", tmp_path / "w.h5")
+    assert weighted.exit_code == 0, weighted.output
+    assert "phi > 0" in weighted.output
+    assert "the folded state" in weighted.output
 
 
 def test_init_refuses_what_cannot_be_trained_on(tmp_path, own):
@@ -324,6 +340,33 @@ def test_init_refuses_what_cannot_be_trained_on(tmp_path, own):
     refused(run("init", *own[:-1], -300, "-o", out), "temperature", "greater than 0")
     refused(run("init", *own, "--select", "name C CA N", "--forces", tmp_path / "f.npy", "-o", out), "f.npy: there is no such file")
     assert not out.exists()
+
+
+def test_init_takes_from_a_known_system_what_the_files_do_not_say(tmp_path):
+    system = load_system("chignolin")
+    steps = np.random.default_rng(0).standard_normal((30, 10, 3))
+    walk = (0.38 * steps / np.linalg.norm(steps, axis=-1, keepdims=True)).cumsum(1)
+    mdtraj.Trajectory(walk, system.topology()).save_dcd(str(tmp_path / "CLN025-0-c-alpha-000.dcd"))
+    written = run("init", tmp_path / "CLN025-0-c-alpha-000.dcd", "--steps", 1, "-o", tmp_path / "chignolin.yaml")
+    assert written.exit_code == 0, written.output
+    config = read_config(tmp_path / "chignolin.yaml")
+    assert (config.system, config.data.topology, config.data.temperature) == ("chignolin", None, 340.0)
+    assert run("train", tmp_path / "chignolin.yaml").exit_code == 0
+    assert (tmp_path / "chignolin-model" / "systems" / "chignolin.yaml").exists()
+    dcd = tmp_path / "CLN025-0-c-alpha-000.dcd"
+    refused(run("init", dcd, "-o", tmp_path / "mine.yaml"), "mine is no known system; give the --temperature")
+    refused(run("init", dcd, "--temperature", 340, "-o", tmp_path / "mine.yaml"), "does not say which atoms it has; give --topology")
+    refused(run("init", dcd, "-o", tmp_path / "villin.yaml"), "cannot be read as a trajectory of the topology")
+    refused(run("init", dcd, "--temperature", 300, "-o", tmp_path / "CLN025.yaml"), "at 300 K where it has at 340 K")
+    names = ("--topology", system_pdb(tmp_path, system), "--temperature", 340)
+    refused(run("init", dcd, *names, "-o", tmp_path / "a name.yaml"), "the beads make no system: name: String should match pattern")
+    assert not list(tmp_path.glob("[!c]*.yaml"))
+
+
+def system_pdb(folder, system):
+    path = folder / "top.pdb"
+    mdtraj.Trajectory(np.zeros((1, len(system.beads), 3)), system.topology()).save_pdb(str(path))
+    return path
 
 
 def test_reference_of_a_system_a_sequence_and_a_structure(tmp_path):

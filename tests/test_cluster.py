@@ -5,18 +5,21 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from scoremd import bound_model, emulation
 from scoremd.cli import app
 from scoremd.cluster import Workers, connected, each
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
 from scoremd.simulation.engine import SimulationSettings
-from scoremd.survey import survey
+from scoremd.survey import _row, survey
 from scoremd.systems import load_system
 from tests.models import alanine_dipeptide
+from tests.test_survey import write_c_alpha_model
 
 ARGUMENTS = {"samples": 16, "settings": SimulationSettings(4e-5, 16, 0, 0.5, frame_interval_ps=0.005), "command": "test"}
 
@@ -37,6 +40,90 @@ def test_two_workers_give_the_same_table_and_files(tmp_path):
     assert [row["system"] for row in two] == list(names)
     for name in ("summary.csv", *(f"{name}/comparison.json" for name in names)):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def telling_row(force_field, system, own, **arguments):
+    """As `survey`'s own, but says which process it is in, and hurries."""
+    hurry()
+    (own.parent / f"{system.name}.pid").write_text(str(os.getpid()))
+    return _row(force_field, system, own, **arguments)
+
+
+def hurry():
+    """Draw few samples in few steps, and leave the pictures out."""
+    bound_model.SAMPLING_CALLS, bound_model.SAMPLING_BATCH = 20, 16
+    emulation.write_report = lambda path, *_: path.write_text("")
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    """What `hurry` changes in this process is changed back."""
+    for module, name in ((bound_model, "SAMPLING_CALLS"), (bound_model, "SAMPLING_BATCH"), (emulation, "write_report")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+
+
+def stamps(paths):
+    return {path: path.stat().st_mtime_ns for path in paths}
+
+
+@pytest.mark.slow
+def test_an_emulation_whose_worker_is_killed_gives_the_same_table_and_repeats_nothing(tmp_path, monkeypatch, hurried):
+    model, names = alanine_dipeptide(), ("first", "second", "third")
+    model.description = model.description.model_copy(update={"systems": names})
+    jobs = [(model, load_system("ALDP").model_copy(update={"name": name, "reference": None})) for name in names]
+    one, two, finished, killed = tmp_path / "one", tmp_path / "two", {}, []
+
+    def kill():
+        """After the third's samples are written: it was begun when another was finished."""
+        samples = two / "third" / "samples.h5"
+        while not samples.exists():
+            time.sleep(0.01)
+        killed.append(int((two / "third.pid").read_text()))
+        os.kill(killed[0], signal.SIGKILL)
+        for folder in (report.parent for report in two.glob("*/report.html")):
+            finished[folder.name] = stamps(folder.iterdir())
+        finished["samples"] = stamps([samples])
+
+    monkeypatch.setattr("scoremd.survey._row", telling_row)
+    expected = survey(jobs, one, **ARGUMENTS)
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    assert survey(jobs, two, **ARGUMENTS, workers=Workers(processes=2)) == expected
+    assert not thread.is_alive()
+    assert "third" not in finished
+    assert len(finished) > 1
+    for before in finished.values():
+        assert stamps(before) == before
+    assert int((two / "third.pid").read_text()) != killed[0]
+    for name in ("summary.csv", *(f"{name}/comparison.json" for name in names)):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def start_elsewhere(folder):
+    hurry()
+    os.chdir(folder)
+
+
+def test_workers_that_were_started_in_another_folder_find_the_files_of_ones_own_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_c_alpha_model(Path("force_fields/mine"))
+    (tmp_path / "elsewhere").mkdir()
+    short = ["-n", "16", "--ns", "1e-5", "--replicas", "4", "--time-step", "0.5", "--every", "0.001", "--threads", "1"]
+    with connected(Workers(processes=1)) as client:
+        client.run(start_elsewhere, tmp_path / "elsewhere")
+        monkeypatch.setenv("SCOREMD_PATH", ".")
+        for out, model in (("by path", ["--model", "./force_fields/mine"]), ("by name", [])):
+            result = CliRunner().invoke(app, ["emulate", "chain", *short, *model, "--dask", client.scheduler.address, "-o", out])
+            assert result.exit_code == 0, result.output
+            assert (tmp_path / out / "chain" / "report.html").exists()
+
+
+def test_a_model_loaded_by_a_relative_path_finds_its_systems_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_c_alpha_model(Path("mine"))
+    model = ForceField.load("mine")
+    monkeypatch.chdir("/")
+    assert model.find("chain").reference_ensemble().n_frames == 600
 
 
 def slow(force_field, molecule, folder):
@@ -110,14 +197,16 @@ def test_a_scheduler_that_runs_is_used(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--dask", "tcp://127.0.0.1:1"], "there is no dask scheduler at tcp://127.0.0.1:1"),
-        (["--dask", "nonsense:"], "there is no dask scheduler at nonsense:"),
+        (["--dask", "tcp://127.0.0.1:1"], "there is no dask scheduler at 'tcp://127.0.0.1:1'"),
+        (["--dask", "nonsense:"], "there is no dask scheduler at 'nonsense:'"),
+        (["--dask", ""], "there is no dask scheduler at ''"),  # of a variable that is not set
         (["--dask", "tcp://127.0.0.1:1", "--workers", "2"], "give --workers or --dask, not both"),
     ],
 )
 def test_schedulers_that_are_not_there(tmp_path, monkeypatch, arguments, words):
     monkeypatch.setattr("scoremd.cluster._TIMEOUT", 1)
-    result = CliRunner().invoke(app, ["emulate", "KS", "-o", str(tmp_path / "out"), *arguments])
+    too_few = ["-n", "1"]  # refused in other words where no scheduler is asked for
+    result = CliRunner().invoke(app, ["emulate", "KS", *too_few, "-o", str(tmp_path / "out"), *arguments])
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert words in result.stderr

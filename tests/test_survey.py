@@ -5,14 +5,23 @@ import json
 
 import mdtraj
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from scoremd import bound_model, survey
+from scoremd import bound_model, emulation, survey
+from scoremd.analysis.observed import FOLDED_STATE
 from scoremd.cli import app
+from scoremd.data import Ensemble
+from scoremd.description import ModelDescription
 from scoremd.force_field import ForceField
+from scoremd.nn.energy import NetworkConfig
 from scoremd.simulation.engine import SimulationSettings
+from scoremd.statistics import pair_statistics
 from scoremd.survey import covered_systems
 from scoremd.systems import load_system
+from scoremd.trajectory_source import write_own_system
+from tests.models import SMALL, alanine_dipeptide
+from tests.training.test_chain import chain, frames
 
 SHORT = ["-n", 20, "--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005]
 
@@ -47,6 +56,57 @@ def test_each_molecule_has_its_folder_and_a_row_of_its_own_numbers(tmp_path):
         assert float(row["phi > 0, simulation"]) == content["ensembles"]["simulation"]["populations"]["phi > 0"]["value"]
         # GK is no test peptide: it has no reference
         assert (row["samples vs reference"] == "") == (name == "GK")
+
+
+def write_c_alpha_model(folder):
+    """An untrained model of a chain of C-alpha beads, with a native structure and a reference, and of the same one without, "unfolded"."""
+    without, positions, scale = chain(), frames(600), 3.0
+    with_native = without.model_copy(update={"native": tuple(map(tuple, frames(1, folded=1.0, noise=0.0)[0].tolist()))})
+    unfolded = without.model_copy(update={"name": "unfolded"})
+    for system in (with_native, unfolded):
+        write_own_system(folder / "systems", system, Ensemble(system.name, 300.0, system.atoms, positions))
+    torch.manual_seed(0)
+    description = ModelDescription(
+        name="test",
+        title="test",
+        systems=("chain", "unfolded"),
+        temperature=300.0,
+        length_scale=scale,
+        slots=without.beads,
+        residue_names=("ALA",),
+        torsions=(without.torsions,),
+        network=NetworkConfig(**SMALL),
+    )
+    statistics = pair_statistics([(scale * positions, list(range(len(without.beads))))], len(without.beads))
+    ForceField(description, [description.make_network(statistics)]).save(folder)
+    return folder
+
+
+def test_molecules_show_what_they_have_in_columns_that_all_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(emulation, "write_report", lambda path, *_: path.write_text("takes the most time, and is not looked at"))
+    model = ForceField.load(write_c_alpha_model(tmp_path / "model"))
+    jobs = [(alanine_dipeptide(), load_system("ALDP")), *((model, model.find(name)) for name in ("chain", "unfolded"))]
+    settings = SimulationSettings(1.5e-5, 4, 0, 0.5, frame_interval_ps=0.001)
+    survey.survey(jobs, tmp_path / "out", samples=20, settings=settings, command="test")
+    with (tmp_path / "out" / "summary.csv").open() as file:
+        rows = {row["system"]: row for row in csv.DictReader(file)}
+    seen = {name: json.loads((tmp_path / "out" / name / "comparison.json").read_text())["ensembles"] for name in rows}
+    for name in ("reference", "samples", "simulation"):
+        right = seen["alanine-dipeptide"][name]["populations"]["phi > 0"]["value"]
+        folded, rmsd = seen["chain"][name]["populations"][FOLDED_STATE]["value"], seen["chain"][name]["native_rmsd_nm"]["value"]
+        expected = {"alanine-dipeptide": (right, None, None), "chain": (None, folded, rmsd), "unfolded": (None, None, None)}
+        for system, numbers in expected.items():
+            cells = [rows[system][f"{title}, {name}"] for title in ("phi > 0", "folded", "native RMSD in nm")]
+            assert cells == ["" if number is None else str(number) for number in numbers]
+    assert 0.5 < float(rows["chain"]["folded, reference"]) < 0.7
+
+    monkeypatch.setenv("COLUMNS", "200")
+    short = ["-n", 20, "--ns", 1.5e-5, "--replicas", 4, "--time-step", 0.5, "--every", 0.001]
+    result = run("emulate", "chain", "unfolded", "--model", tmp_path / "model", *short, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "native RMSD" in result.output
+    assert f"{float(rows['chain']['folded, reference']):.4f}" in result.output
+    assert "phi > 0" not in result.output  # a column that all would leave empty
 
 
 def test_what_was_finished_is_not_done_again(tmp_path, monkeypatch):

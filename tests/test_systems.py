@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from scoremd import resources
 from scoremd.data import read_ensemble, write_ensemble
 from scoremd.errors import ScoreMDError
+from scoremd.peptide_builder import AMINO_ACIDS
 from scoremd.systems import System, ToySystem, list_systems, load_system, load_toy, read_system
 
 DATA = Path(__file__).parent / "data"
@@ -316,19 +317,20 @@ def test_yaml_that_is_a_folder_or_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "length", "ends"),
+    ("name", "sequence"),
     [
-        ("CLN025", 10, ("TYR", "TYR")),
-        ("2jof", 20, ("ASP", "SER")),
-        ("1FME", 28, ("GLU", "ARG")),
-        ("2F4K", 35, ("LEU", "PHE")),
-        ("NuG2", 56, ("ASP", "GLU")),
+        ("CLN025", "YYDPETGTWY"),
+        ("2jof", "DAYAQWLADGGPSSGRPPPS"),
+        ("1FME", "EQYTAKYKGRTFRNEKELRDFIEKFKGR"),
+        ("2F4K", "LSDEDFKAVFGMTRSAFANLPLWXQQHLXKEKGLF"),  # X is norleucine
+        ("NuG2", "DTYKLVIVLNGTTFTYTTEAVDAATAEKVFKQYANDAGVDGEWTYDAATKTFTVTE"),
     ],
 )
-def test_proteins_are_chains_of_c_alphas(name, length, ends):
-    protein = load_system(name)
-    assert len(protein.beads) == len(protein.residues) == length
-    assert (protein.residues[0], protein.residues[-1]) == ends
+def test_proteins_are_chains_of_c_alphas(name, sequence):
+    protein, length = load_system(name), len(sequence)
+    codes = {residue: letter for letter, residue in AMINO_ACIDS.items()} | {"NLE": "X"}
+    assert "".join(codes[residue] for residue in protein.residues) == sequence
+    assert len(protein.beads) == length
     assert protein.bonds == tuple((k, k + 1) for k in range(length - 1))
     assert protein.torsions == tuple((k, k + 1, k + 2, k + 3) for k in range(length - 3))
     assert {bead.name for bead in protein.beads} == {"CA"}

@@ -8,7 +8,7 @@ from scoremd.data import from_mdtraj, read_ensemble, write_ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.forces import aggregate_forces
 from scoremd.systems import load_system
-from scoremd.trajectory_source import TrajectorySource, read_source, write_own_system
+from scoremd.trajectory_source import TrajectorySource, own_molecule, read_source, write_own_system
 from scoremd.units import thermal_energy
 from tests import peptides
 
@@ -159,6 +159,14 @@ def test_refusals(folder):
     with h5py.File(folder / "empty.h5", "w") as file:
         file["coordinates"] = np.zeros((0, 50, 3), np.float32)
     refused("empty.h5: holds no frames", "empty.h5")
+    for end in ("h5", "pdb"):
+        mutant = peptides.trajectory()
+        mutant.topology.residue(2).name = "GLY"
+        mutant.save(str(folder / f"mutant.{end}"))
+        refused(f"mutant.{end}: is of another molecule than the topology: it has CA of GLY, where CA of ALA is needed", f"mutant.{end}")
+    (folder / "text.h5").write_text("hello")
+    refused("text.h5: is no HDF5 file, or a damaged one", "text.h5")
+    refused("missing.h5: there is no such file", "run.dcd", "missing.h5")
     refused("masses must be one for each of 5 beads, not 2", masses=[1.0, 2.0])
 
 
@@ -174,6 +182,12 @@ def test_refusals_of_forces(folder):
     refused("f.npy: holds forces that are not finite", np.full((30, 5, 3), np.inf))
     refused("there are 2 trajectories and 1 files of forces", np.zeros((30, 5, 3)), trajectories=[folder / "run.dcd", folder / "run.h5"])
     refused("f.npy: cannot be read as forces", np.array([{"a": 1}], dtype=object))
+    refused("f.npy: its forces are no array of real numbers", np.full((30, 5, 3), "1.0"))
+    refused("f.npy: its forces are no array of real numbers", np.full((30, 5, 3), 1j))
+    with h5py.File(folder / "group.h5", "w") as file:
+        file.create_group("forces")
+    with pytest.raises(ScoreMDError, match=r"group.h5: its forces are no array of real numbers"):
+        read_source("ala5", source(folder, forces={"files": [folder / "group.h5"], "unit": "kJ/mol/nm"}))
     with pytest.raises(ValueError, match="unit"):
         source(folder, forces={"files": ["f.npy"], "unit": "eV"})
 
@@ -322,3 +336,48 @@ def test_atoms_without_bonds_are_refused_where_forces_need_them(folder, many):
     given = {"files": [folder / "f.npy"], "unit": "kJ/mol/nm"}
     with pytest.raises(ScoreMDError, match=r"bare.h5: atom ALA1-HA has no bond"):
         read_source("ala5", source(folder, "bare.h5", topology=folder / "bare.h5", forces=given))
+
+
+def test_coordinates_too_coarse_to_show_constraints_are_refused_with_forces_of_all_atoms(folder, many):
+    np.save(folder / "f.npy", np.zeros((320, 50, 3)))
+    given = {"files": [folder / "f.npy"], "unit": "kJ/mol/nm"}
+    for digits, coarse in ((2, True), (3, False)):
+        read_source.cache_clear()
+        mdtraj.Trajectory(many.xyz.round(digits), many.topology).save_dcd(str(folder / "rounded.dcd"))
+        read_source("ala5", source(folder, "rounded.dcd"))
+        if coarse:
+            with pytest.raises(ScoreMDError, match=r"coordinates are rounded to 0.01 nm, too coarsely to see which bonds are constrained"):
+                read_source("ala5", source(folder, "rounded.dcd", forces=given))
+        else:
+            read_source("ala5", source(folder, "rounded.dcd", forces=given))
+
+
+def test_forces_of_rather_few_frames_are_told_of(folder, many, caplog):
+    np.save(folder / "f.npy", np.random.default_rng(0).standard_normal((320, 50, 3)))
+    read_source("ala5", source(folder, "many.dcd", forces={"files": [folder / "f.npy"], "unit": "kJ/mol/nm"}))
+    assert "about 5 % of the forces themselves are fitted away; 1500 frames make it 1 %" in caplog.text
+
+
+def chain_of(system, frames):
+    """C-alphas that walk at random."""
+    steps = np.random.default_rng(0).standard_normal((frames, len(system.beads), 3))
+    steps *= 0.38 / np.linalg.norm(steps, axis=-1, keepdims=True)
+    return mdtraj.Trajectory(steps.cumsum(1), system.topology())
+
+
+def test_trajectories_of_the_beads_of_a_known_system_need_no_topology(tmp_path):
+    known, files = load_system("villin"), []
+    for k in range(2):
+        files.append(tmp_path / f"2F4K-0-c-alpha-{k:03}.dcd")
+        chain_of(known, 20).save_dcd(str(files[-1]))
+    given = TrajectorySource.model_validate({"trajectories": files, "temperature": known.temperature})
+    system, ensemble = own_molecule("villin", given)
+    assert system == known
+    assert ensemble.positions.shape == (40, 35, 3)
+    assert list(np.unique(ensemble.walker)) == [0, 1]
+    with pytest.raises(ScoreMDError, match="cannot be read as a trajectory of the topology"):
+        own_molecule("chignolin", given)
+    with pytest.raises(ScoreMDError, match="there is no system 'folder'"):
+        own_molecule("folder", given)
+    with pytest.raises(ScoreMDError, match="villin is a known system, and the trajectories are of another: at 300 K where it has at 360 K"):
+        own_molecule("villin", given.model_copy(update={"temperature": 300.0}))

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from scoremd.analysis.fold import NativeStructure
 from scoremd.analysis.intervals import Estimate, fraction, weighted_fraction
 from scoremd.analysis.metrics import Divergence
+from scoremd.analysis.observed import FOLDED_STATE
 from scoremd.analysis.plane import ramachandran_plane
 from scoremd.analysis.structure import largest_difference, mean_difference
+from scoremd.collective_variables import has_phi_psi
 
 if TYPE_CHECKING:
+    import mdtraj
+    import numpy as np
+    from numpy.typing import NDArray
+
     from scoremd.analysis.compare import Comparison, Pair
     from scoremd.analysis.observed import Observed
     from scoremd.analysis.structure import BondDifference
@@ -177,16 +184,30 @@ def rare(one: Observed | None, name: str) -> str:
 
 
 def weighted_rows(system: System, drawn: WeightedSamples) -> list[Row]:
-    """Population of each basin in the system's reference, among samples, and among them with their weights."""
-    plane, reference = ramachandran_plane(system), system.reference_ensemble()
-    angles = plane.project(drawn.trajectory)
-    known = None if reference is None else (plane.project(reference.to_mdtraj(system.bonds)), reference.walker)
+    """Population of each basin, and of the folded state where the system has a native structure, in the system's reference, among samples,
+    and among them with their weights; no rows where it has neither.
+    """
+    reference = system.reference_ensemble()
+    known = None if reference is None else _states(system, reference.to_mdtraj(system.bonds))
     return [
         (
-            basin,
-            NOTHING if known is None else estimate(fraction(inside(known[0]), known[1]), 4),
-            estimate(fraction(inside(angles), None), 4),
-            estimate(weighted_fraction(inside(angles), drawn.weights), 4),
+            state,
+            NOTHING if known is None or reference is None else estimate(fraction(known[state], reference.walker), 4),
+            estimate(fraction(inside, None), 4),
+            estimate(weighted_fraction(inside, drawn.weights), 4),
         )
-        for basin, inside in plane.basins.items()
+        for state, inside in _states(system, drawn.trajectory).items()
     ]
+
+
+def _states(system: System, traj: mdtraj.Trajectory) -> dict[str, NDArray[np.bool_]]:
+    """Which frames, (frame,), are in each basin and in the folded state."""
+    states: dict[str, NDArray[np.bool_]] = {}
+    if has_phi_psi(system):
+        plane = ramachandran_plane(system)
+        angles = plane.project(traj)
+        states |= {basin: inside(angles) for basin, inside in plane.basins.items()}
+    native = NativeStructure.of(system)
+    if native is not None:
+        states[FOLDED_STATE] = native.folded(traj)
+    return states

@@ -64,7 +64,8 @@ def _directions(space: Space, batch: int, generator: torch.Generator | None) -> 
     """Directions whose sum of second derivatives is the divergence: a whole basis, or, of many beads, its estimate by random probes.
 
     Probes are drawn anew for each call (Hutchinson's estimate, as in Grathwohl et al., arXiv 1810.01367, where one serves a whole path):
-    their noise, which then averages over the path, has no bias in ln p.
+    their noise, which then averages over the path, has no bias in ln p. It has one in p: weights scatter more than the densities differ,
+    and their effective sample size is too small.
     """
     if space.mask.shape[-1] <= WHOLE_BASIS:
         return space.directions(batch, generator)

@@ -7,8 +7,6 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ import torch
 from torch import Tensor
 
 from scoremd.capture import captured
-from scoremd.data import Ensemble
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive, make_folder, replacing
@@ -24,15 +21,15 @@ from scoremd.model_files import CONFIG, WEIGHTS, load_model, model_hash, save_mo
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.parts import single_threaded
 from scoremd.progress import progress
-from scoremd.system import Quadruple, standard_residue
-from scoremd.systems import Family, System, ToySystem, find_system, is_known, load_system
+from scoremd.system import Quadruple
+from scoremd.systems import Family, System, ToySystem, find_system
 from scoremd.training.checkpoint import RunState
 from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import TrainingSet, ensemble_files, read_ensembles, training_set
 from scoremd.training.evaluation import AsWritten, CannotCompileError, Evaluation, InLanes, Weights
 from scoremd.training.processes import in_processes, is_first_process, joined, number_of_processes
 from scoremd.training.step import Batch, BatchSource, StepResult, can_be_shared, in_halves, make_step, share_of
-from scoremd.trajectory_source import TrajectorySource, read_source, write_own_system
+from scoremd.trajectory_source import TrajectorySource, own_molecule, read_source, write_own_system
 
 LOG = "metrics.csv"
 #: So many torsions at most are one group of the local term; of more, so many in a row are.
@@ -187,6 +184,8 @@ def train(config: TrainingConfig) -> None:
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ScoreMDError("device: cuda is asked for, but torch finds no CUDA device")
+    if config.start is not None:
+        load_model(config.start)  # refused before anything is made
     with joined(config.device) as device:
         description, data = _material(config)
         data = data.to(device)
@@ -199,7 +198,7 @@ def train(config: TrainingConfig) -> None:
 def _material(config: TrainingConfig) -> tuple[ModelDescription, TrainingSet]:
     """What is to be trained, and on what."""
     if isinstance(config.data, TrajectorySource):
-        system, ensemble = _own_material(config)
+        system, ensemble = own_molecule(config.system, _used(config))
         description = describe(config, system)
         return description, training_set([(system, ensemble)], description, use_forces=config.use_forces)
     found = find_system(config.system)
@@ -238,25 +237,7 @@ def _train(config: TrainingConfig, description: ModelDescription, data: Training
 
 def _write_own_system(config: TrainingConfig) -> None:
     if isinstance(config.data, TrajectorySource) and is_first_process():
-        write_own_system(config.output / "systems", *_own_material(config))
-
-
-def _own_material(config: TrainingConfig) -> tuple[System, Ensemble]:
-    """As `read_source`; of a molecule that is known by the name, as it is known."""
-    source, name = _used(config), config.system
-    system, ensemble = read_source(name, source)
-    if not is_known(name):
-        return system, ensemble
-    known = load_system(name)
-    wanted, found = (
-        [*(f"{a.name} of {standard_residue(a.residue_name)} {a.residue_index + 1}" for a in s.atoms), f"at {s.temperature:g} K"]
-        for s in (known, system)
-    )
-    if found != wanted:
-        a, b = next((a, b) for a, b in zip_longest(wanted, found, fillvalue="nothing") if a != b)
-        raise ScoreMDError(f"{name} is a known system, and the trajectories are of another: {b} where it has {a}; choose another name")
-    changes = {"bead_masses": source.masses, "native": system.native or known.native}
-    return known.model_copy(update=changes), replace(ensemble, name=known.name)
+        write_own_system(config.output / "systems", *own_molecule(config.system, _used(config)))
 
 
 def _used(config: TrainingConfig) -> TrajectorySource:

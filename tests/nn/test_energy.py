@@ -168,7 +168,7 @@ def neighbours(request, monkeypatch):
     if request.param == "plain":
         monkeypatch.setattr(radius_graph.importlib.util, "find_spec", lambda _: None)
     elif importlib.util.find_spec("torch_cluster") is None:
-        pytest.skip("torch_cluster is not installed (pip install scoremd[radius])")
+        pytest.skip("torch_cluster is not installed (pip install --no-build-isolation torch_cluster)")
 
 
 def with_padding(n):
