@@ -53,14 +53,16 @@ def main() -> None:
     if not (a.work / "mine.yaml").exists():
         files = ("run.xtc", "--topology", "top.pdb", "--forces", "forces.npy")
         run_scoremd(a.work, "init", *files, "--select", SELECT, "--temperature", temperature, "--steps", a.steps, "-o", "mine.yaml")
-    start = time.monotonic()
+    # of training from its beginning alone: an interrupted one goes on, a finished one is not repeated
+    afresh, start = not (a.work / "mine-model").exists(), time.monotonic()
     run_scoremd(a.work, "train", "mine.yaml")
-    minutes = (time.monotonic() - start) / 60
+    minutes = (time.monotonic() - start) / 60 if afresh else None
     run = ("-n", 8000, "--ns", a.ns, "--replicas", a.replicas, "--seed", a.seed)
     run_scoremd(a.work, "emulate", "mine", "--model", "mine-model", *run, "-o", "emulation")
     found = json.loads((a.work / "emulation" / "comparison.json").read_text(encoding="utf-8"))
     rows = {title: pair["js_nats"] for title, pair in found["comparisons"].items()}
-    print(f"{a.frames} frames, {a.steps} steps of each network, {minutes:.1f} minutes; lost replicas: {found['lost_replicas']}")
+    took = "trained before" if minutes is None else f"{minutes:.1f} minutes"
+    print(f"{a.frames} frames, {a.steps} steps of each network, {took}; lost replicas: {found['lost_replicas']}")
     for title, js in rows.items():
         low, high = (f"{js[end]:.4f}" if js[end] is not None else "-" for end in ("low", "high"))
         print(f"{title:24} excess {js['excess']:.4f} [{low}, {high}] over {js['floor']:.4f} at {js['frames']} frames a side")

@@ -83,9 +83,10 @@ def main() -> None:
     if not (a.work / "chain.yaml").exists():
         files = (source, "--native", "native.pdb", "--select", "name CA", "--temperature", ensemble.temperature)
         run_scoremd(a.work, "init", *files, "--steps", a.steps, "-o", "chain.yaml")
-    start = time.monotonic()
+    # of training from its beginning alone: an interrupted one goes on, a finished one is not repeated
+    afresh, start = not (a.work / "chain-model").exists(), time.monotonic()
     run_scoremd(a.work, "train", "chain.yaml")
-    found["minutes of training"] = (time.monotonic() - start) / 60
+    found["minutes of training"] = (time.monotonic() - start) / 60 if afresh else None
     run = ("-n", 4000, "--ns", a.ns, "--replicas", a.replicas, "--seed", a.seed)
     run_scoremd(a.work, "emulate", "chain", "--model", "chain-model", *run, "-o", "emulation")
     comparison = json.loads((a.work / "emulation" / "comparison.json").read_text(encoding="utf-8"))
