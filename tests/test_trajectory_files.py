@@ -5,6 +5,7 @@ import mdtraj
 import numpy as np
 import pytest
 
+from scoremd import trajectory_files
 from scoremd.errors import ScoreMDError
 from scoremd.systems import load_system
 from scoremd.trajectory_files import read_trajectory, write_samples, write_trajectory
@@ -121,3 +122,17 @@ def test_columns_are_for_hdf5_alone(tmp_path, topology):
     with pytest.raises(ScoreMDError, match=r"a\.xtc: a trajectory file ends in \.h5 where"):
         write_trajectory(tmp_path / "a.xtc", topology, iter([block]), columns={"energy": np.arange(4.0)})
     assert not (tmp_path / "a.xtc").exists()
+
+
+@pytest.mark.parametrize(("end", "name"), [("dcd", "DCDTrajectoryFile"), ("xtc", "XTCTrajectoryFile")])
+def test_frames_that_a_full_disk_has_swallowed_are_missed(tmp_path, system, frames, monkeypatch, end, name):
+    """These formats are not always told: a file that ends between two frames looks whole."""
+
+    class Short(getattr(trajectory_files, name)):
+        def write(self, xyz, **rest):
+            super().write(xyz[:-1], **{key: values[:-1] for key, values in rest.items()})
+
+    monkeypatch.setattr(trajectory_files, name, Short)
+    with pytest.raises(ScoreMDError, match=rf"a.{end}: cannot be written \(No space left on device: 4 of 5 frames are there\)"):
+        write_samples(tmp_path / f"a.{end}", frames(5, 0))
+    assert list(tmp_path.iterdir()) == []
