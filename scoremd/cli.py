@@ -45,6 +45,17 @@ Backbone = Annotated[bool, typer.Option("--backbone", help="Add hydrogens of N a
 Interval = Annotated[float, typer.Option("--every", help="ps between saved frames.")]
 
 
+#: Effective sample sizes below this tell little.
+_FEW = 20
+#: Columns of a table that does not go to a terminal.
+_WIDE = 200
+
+
+def _console() -> Console:
+    """Where tables go, not cut where nobody sees them grow."""
+    return Console(width=None if sys.stdout.isatty() else _WIDE)
+
+
 def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Errors of the user end with one line on stderr and code 2."""
 
@@ -128,7 +139,7 @@ def list_command() -> None:
     from scoremd.force_field import list_models
     from scoremd.systems import list_systems
 
-    console = Console()
+    console = _console()
     systems = Table(Column("system", no_wrap=True), "title", "also called", "beads", "reference", title="systems")
     for system in list_systems():
         systems.add_row(system.name, system.title, ", ".join(system.aliases), *_size_and_reference(system))
@@ -195,6 +206,8 @@ def init(
     from scoremd.trajectory_source import SELF_DESCRIBING, TrajectorySource
     from scoremd.yaml_files import first_fault
 
+    if output.suffix != ".yaml":
+        raise ScoreMDError(f"{output}: must end in .yaml; what is before that names the molecule")
     known = load_system(output.stem) if is_known(output.stem) else None
     if temperature is None and known is None:
         raise ScoreMDError(f"{output.stem} is no known system; give the --temperature of its simulation")
@@ -218,7 +231,7 @@ def init(
         raise ScoreMDError(first_fault(error)) from None
     system, ensemble = write_configuration(output, output.stem, source, steps)
     print(f"{ensemble.n_frames} frames of {len(system.beads)} beads, {len(system.bonds)} bonds between them")
-    print(f"{output} written; next: scoremd train {output}")
+    print(f"{output} written; next: scoremd train {shlex.quote(str(output))}")
 
 
 @app.command()
@@ -343,9 +356,11 @@ def reweight(
         table = Table("population", "reference", "samples", "samples, weighted", title=f"{found.title}, 95 % intervals")
         for row in rows:
             table.add_row(*row)
-        Console().print(table)
+        _console().print(table)
     size = drawn.effective_sample_size
-    print(f"{n} samples written to {output}; weighted they are worth {size:.0f} independent ones of the forces ({size / n:.0%})")
+    print(f"{n} samples written to {output}; effective sample size with their weights {size:.1f} ({size / n:.0%})")
+    if size < _FEW:
+        print("too few for the populations of the forces: draw more, or do not rely on the weights")
 
 
 @app.command()
@@ -471,7 +486,7 @@ def emulate(
     table = Table(*shown, title="excess Jensen-Shannon divergence in nats with 95 % intervals, and populations")
     for row in rows:
         table.add_row(*(_cell(row, title) for title in shown))
-    Console().print(table)
+    _console().print(table)
     print(f"reports: {output}/*/report.html, table: {output / 'summary.csv'}")
 
 
@@ -480,7 +495,7 @@ def doctor() -> None:
     """Show what is installed, and test with known answers that it works; the exit code is 1 if something is wrong."""
     from scoremd.doctor import examine
 
-    console, wrong = Console(), []
+    console, wrong = _console(), []
     with console.status("ten seconds, and a minute more where nothing was compiled before"):
         for finding in examine():
             style = {"ok": "green", "skipped": "yellow", "wrong": "bold red"}[finding.status]
@@ -502,7 +517,7 @@ def _show(comparison: Any) -> None:
     from scoremd.analysis.table import COLUMNS, ENSEMBLES
     from scoremd.analysis.verdict import findings, headline
 
-    console = Console()
+    console = _console()
     pairs = Table("metric", *[title for _, _, title in COLUMNS])
     for row in comparison.rows():
         pairs.add_row(*row)

@@ -1,5 +1,6 @@
 """From the topology of all atoms and a choice of them to a molecule: its beads, the bonds between them, and the torsions to learn."""
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from scoremd.ensemble import Bead
 from scoremd.errors import ScoreMDError
-from scoremd.system import BeadSite, System
+from scoremd.system import NAME, BeadSite, System
 from scoremd.yaml_files import first_fault
 
 #: Two beads are bonded if so many bonds lead from one to the other over atoms that are left out: three from one C-alpha to the next.
@@ -60,8 +61,10 @@ def molecule_of(
     Raises
     ------
     ScoreMDError
-        If an atom has no element, two have one name in one residue, or the beads do not hang together.
+        If the name cannot be one, an atom has no element, two have one name in one residue, or the beads do not hang together.
     """
+    if not re.fullmatch(NAME, name):
+        raise ScoreMDError(f"{name!r} cannot be the name of a molecule: letters, digits, dots, dashes and underscores can")
     atoms = [topology.atom(int(k)) for k in beads]
     for atom in atoms:
         if atom.element is None or atom.element.symbol == "VS":

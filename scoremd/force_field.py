@@ -93,14 +93,14 @@ class ForceField:
         system = self.find(system) if isinstance(system, str) else system
         bound = self._bound.get(system.name)
         if bound is None or bound.system != system:
+            if not self.description.covers(system):
+                names = ", ".join(self.description.systems)
+                raise ScoreMDError(f"model {self.description.name} does not cover {system.name}, only {names}")
             if not np.isclose(system.temperature, self.description.temperature):
                 raise ScoreMDError(
                     f"{system.name} is at {system.temperature} K, but model {self.description.name} was trained at "
                     f"{self.description.temperature} K"
                 )
-            if not self.description.covers(system):
-                names = ", ".join(self.description.systems)
-                raise ScoreMDError(f"model {self.description.name} does not cover {system.name}, only {names}")
             self._bound[system.name] = BoundModel(self.description, self.experts, system)
             if len(self._bound) > _KEPT:
                 del self._bound[next(iter(self._bound))]

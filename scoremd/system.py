@@ -25,6 +25,8 @@ from scoremd.errors import ScoreMDError
 Pair = tuple[NonNegativeInt, NonNegativeInt]
 Quadruple = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt]
 
+#: What the name of a system may be.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 #: Standard atomic weights, Da, of the elements that shipped models are made of; mdtraj, which has the others, gives further digits.
 _MASSES = {"C": 12.011, "N": 14.007, "O": 15.999, "S": 32.06}
 #: What force fields call residues whose hydrogens they want to tell apart; heavy atoms are the same.
@@ -71,7 +73,7 @@ class Named(_Model):
         One line and a paragraph for people.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     aliases: tuple[str, ...] = ()
     title: str
     description: str

@@ -47,6 +47,8 @@ _LONGEST_BOND = 0.7
 _RIGID = 1e-3
 #: nm. Coordinates in multiples of this do not tell which bonds are rigid.
 _COARSE = 0.01
+#: nm. C-alphas of neighbours are 0.38 nm apart, 0.29 nm where the peptide bond between them is cis.
+_SHORTEST_CALPHA_BOND = 0.28
 #: How far the virial may be from one, besides its error: simulations are short.
 _VIRIAL = 0.5
 #: Frames that tell constrained bonds from others.
@@ -121,6 +123,9 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
     """
     topology = load_system(name).topology() if source.topology is None else read_topology(source.topology)
     beads = select_beads(topology, source.select)
+    twice = next((path for k, path in enumerate(source.trajectories) if path in source.trajectories[:k]), None)
+    if twice is not None:
+        raise ScoreMDError(f"{twice}: is given twice")
     if source.masses and len(source.masses) != len(beads):
         raise ScoreMDError(f"masses must be one for each of {len(beads)} beads, not {len(source.masses)}")
     system = molecule_of(name, topology, beads.tolist(), source.temperature, source.masses)
@@ -342,6 +347,8 @@ def _check_lengths(name: str, positions: NDArray[np.float32], system: System) ->
     if np.median(middle) > _LONGEST_BOND:
         hint = "they are probably in ångström: divide them by 10" if np.median(middle / 10) < _LONGEST_BOND else "is the topology theirs?"
         raise ScoreMDError(f"{name}: bonds are {np.median(middle):.2f} nm long by its coordinates, which must be in nm; {hint}")
+    if {bead.name for bead in system.atoms} == {"CA"} and np.median(middle) < _SHORTEST_CALPHA_BOND:
+        raise ScoreMDError(f"{name}: its C-alphas are {np.median(middle):.2f} nm apart, where 0.38 nm are usual; is the topology theirs?")
     torn = lengths > 2 * np.maximum(middle, 0.1)
     if torn.any():
         frame, bond = map(int, np.argwhere(torn)[0])

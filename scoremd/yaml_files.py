@@ -29,7 +29,11 @@ def read_yaml(path: Path) -> Any:
 
 
 def first_fault(error: ValidationError) -> str:
-    """What is wrong with the content of a file, and where in it: the first of what was found."""
-    first = error.errors()[0]
+    """What is wrong with the content of a file, and where in it: a key that is not known, if there is one, or the first of what was found.
+
+    A key that is misspelt is missing, too, but that it is there in another spelling says more.
+    """
+    faults = error.errors()
+    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     place = ".".join(str(part) for part in first["loc"])
     return f"{place}: {first['msg']}" if place else first["msg"]

@@ -9,15 +9,15 @@ import h5py
 import mdtraj
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from scoremd import bound_model
-from scoremd.cli import app, main
+from scoremd.cli import main
 from scoremd.data import read_ensemble, write_ensemble
 from scoremd.force_field import ForceField
 from scoremd.systems import load_system
 from scoremd.training.config import read_config
 from scoremd.trajectory_source import read_source
+from tests.commands import refused, run
 from tests.models import alanine_dipeptide, small_ensemble
 
 
@@ -31,19 +31,6 @@ def short(monkeypatch):
 def model(tmp_path):
     alanine_dipeptide().save(tmp_path / "model")
     return str(tmp_path / "model")
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def refused(result, *words):
-    """One line on stderr, code 2, no traceback."""
-    assert result.exit_code == 2, result.output
-    assert result.stderr.count("\n") == 1
-    assert result.stderr.startswith("scoremd: ")
-    for word in words:
-        assert word in result.stderr
 
 
 def test_sample_writes_files_that_mdtraj_reads_by_itself(tmp_path, model):
@@ -293,7 +280,7 @@ def test_reweight_shows_populations_and_writes_weights(tmp_path, model, monkeypa
         w = np.exp(file["log_ratio"][:])
         assert file["energy"].shape == file["log_likelihood"].shape == (40,)
     assert w.max() == 1
-    assert f"they are worth {w.sum() ** 2 / (w**2).sum():.0f} independent ones" in result.output
+    assert f"effective sample size with their weights {w.sum() ** 2 / (w**2).sum():.1f}" in result.output
     assert mdtraj.load(str(tmp_path / "w.h5")).n_frames == 40
 
 
@@ -360,8 +347,10 @@ def test_init_takes_from_a_known_system_what_the_files_do_not_say(tmp_path):
     refused(run("init", dcd, "-o", tmp_path / "villin.yaml"), "cannot be read as a trajectory of the topology")
     refused(run("init", dcd, "--temperature", 300, "-o", tmp_path / "CLN025.yaml"), "at 300 K where it has at 340 K")
     names = ("--topology", system_pdb(tmp_path, system), "--temperature", 340)
-    refused(run("init", dcd, *names, "-o", tmp_path / "a name.yaml"), "the beads make no system: name: String should match pattern")
-    assert not list(tmp_path.glob("[!c]*.yaml"))
+    refused(run("init", dcd, *names, "-o", tmp_path / "a name.yaml"), "'a name' cannot be the name of a molecule: letters, digits")
+    refused(run("init", dcd, "-o", tmp_path / "villin.yml"), "villin.yml: must end in .yaml")
+    refused(run("init", dcd, dcd, "-o", tmp_path / "CLN025.yaml"), "CLN025-0-c-alpha-000.dcd: is given twice")
+    assert not list(tmp_path.glob("[!c]*.y*ml"))
 
 
 def system_pdb(folder, system):

@@ -6,11 +6,9 @@ import json
 import mdtraj
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from scoremd import bound_model, emulation, survey
 from scoremd.analysis.observed import FOLDED_STATE
-from scoremd.cli import app
 from scoremd.data import Ensemble
 from scoremd.description import ModelDescription
 from scoremd.force_field import ForceField
@@ -20,6 +18,7 @@ from scoremd.statistics import pair_statistics
 from scoremd.survey import covered_systems
 from scoremd.systems import load_system
 from scoremd.trajectory_source import write_own_system
+from tests.commands import refused, run
 from tests.models import SMALL, alanine_dipeptide
 from tests.training.test_chain import chain, frames
 
@@ -30,16 +29,6 @@ SHORT = ["-n", 20, "--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every"
 def short(monkeypatch):
     monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 20)  # fewer give molecules too torn to be simulated
     monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def refused(result, words):
-    assert result.exit_code == 2, result.output
-    assert result.stderr.count("\n") == 1
-    assert words in result.stderr
 
 
 def test_each_molecule_has_its_folder_and_a_row_of_its_own_numbers(tmp_path):

@@ -52,6 +52,7 @@ def test_names_that_yaml_would_take_for_something_else(tmp_path, source, name):
     ("line", "wrong", "words"),
     [
         ("  stride: 1", "  stride: 0", "data.trajectories.stride: Input should be greater than or equal to 1"),
+        ("steps: 70", "stepps: 70", "stepps: Extra inputs are not permitted"),
         ("  select:", "  selekt:", "data.trajectories.selekt: Extra inputs are not permitted"),
         ("  temperature: 310.0", "  temperature: -3", "data.trajectories.temperature: Input should be greater than 0"),
     ],

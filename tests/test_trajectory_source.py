@@ -137,6 +137,19 @@ def test_angstrom_is_seen(folder):
         read_source("ala5", source(folder, "large.dcd"))
 
 
+def test_all_atoms_below_a_topology_of_c_alphas_are_seen(folder):
+    whole = peptides.trajectory()
+    backbone = whole.atom_slice(np.sort(np.concatenate([CA, whole.topology.select("name N or name C")]))[:12])
+    backbone.save_dcd(str(folder / "all.dcd"))
+    chain = mdtraj.Topology()
+    one = chain.add_chain()
+    for _ in range(12):
+        chain.add_atom("CA", mdtraj.element.carbon, chain.add_residue("ALA", one))
+    mdtraj.Trajectory(backbone.xyz[:1], chain).save_pdb(str(folder / "chain.pdb"))
+    with pytest.raises(ScoreMDError, match=r"its C-alphas are 0.\d\d nm apart, where 0.38 nm are usual; is the topology theirs\?"):
+        read_source("chain", source(folder, "all.dcd", topology=folder / "chain.pdb"))
+
+
 def test_refusals(folder):
     def refused(match, *names, **changes):
         with pytest.raises(ScoreMDError, match=match):
@@ -257,7 +270,8 @@ def test_ensembles_bring_atoms_walkers_and_forces(folder):
     write_ensemble(folder / "long.h5", from_mdtraj(longer, "ala5", 300.0, rng.standard_normal(longer.xyz.shape)))
     write_ensemble(folder / "ala5.h5", from_mdtraj(whole, "ala5", 300.0, forces, walker))
     path = folder / "ala5.h5"
-    given = source(folder, "ala5.h5", "run.dcd", "ala5.h5", topology=path, stride=2)
+    write_ensemble(folder / "again.h5", from_mdtraj(whole, "ala5", 300.0, forces, walker))
+    given = source(folder, "ala5.h5", "run.dcd", "again.h5", topology=path, stride=2)
     system, ensemble = read_source("ala5", given)
     assert system.bonds == ((0, 1), (1, 2), (2, 3), (3, 4))
     once = np.repeat([0, 1, 2], 5)

@@ -10,14 +10,13 @@ import subprocess
 import h5py
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from scoremd import bound_model, emulation, frame_store
-from scoremd.cli import app
 from scoremd.errors import ScoreMDError
 from scoremd.files import replacing
 from scoremd.simulation import engine
 from scoremd.training import trainer
+from tests.commands import refused, run
 from tests.models import SMALL, alanine_dipeptide
 
 SIMULATION = ("--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005)
@@ -45,19 +44,6 @@ def disk(tmp_path):
         pytest.skip(f"no disk can be mounted here ({mounted.stderr.decode().strip()})")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def refused(result, *words):
-    """One line on stderr, code 2, no traceback."""
-    assert result.exit_code == 2, (result.output, result.exception)
-    assert result.stderr.count("\n") == 1, result.stderr
-    assert result.stderr.startswith("scoremd: ")
-    for word in words:
-        assert word in result.stderr, result.stderr
 
 
 def contents(folder):
