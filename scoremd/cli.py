@@ -441,18 +441,11 @@ def emulate(
     threads: Threads = 2,
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers",
-            min=1,
-            max=1024,
-            help="Divide systems among so many processes, --threads each; replicas of one stay in one process.",
-        ),
+        typer.Option("--workers", min=1, max=1024, help="Divide systems, or the replicas of one, among so many processes, --threads each."),
     ] = None,
     dask: Annotated[
         str | None,
-        typer.Option(
-            "--dask", help="Divide systems among the workers of a dask scheduler, tcp://HOST:PORT; replicas of one stay in one worker."
-        ),
+        typer.Option("--dask", help="Divide systems, or the replicas of one, among the workers of a dask scheduler, tcp://HOST:PORT."),
     ] = None,
 ) -> None:
     """Sample, simulate, compare with the reference, and write the report."""
@@ -476,8 +469,8 @@ def emulate(
     else:
         jobs = _load_each(systems or [], model)
     many = None if workers is None and dask is None else Workers(dask, workers or 1, threads)
-    if len(jobs) == 1 and many is None:
-        result = run(*jobs[0], output, samples=n, settings=settings, command=_command())
+    if len(jobs) == 1:
+        result = run(*jobs[0], output, samples=n, settings=settings, command=_command(), workers=many)
         _show(result.comparison)
         print(f"report: {result.folder / 'report.html'}")
         return

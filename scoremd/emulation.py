@@ -3,8 +3,11 @@
 import json
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,15 +20,21 @@ from scoremd.analysis.compare import Comparison, compare
 from scoremd.analysis.fold import NativeStructure
 from scoremd.analysis.plane import longest, require_plane
 from scoremd.analysis.report import write_report
+from scoremd.cluster import Workers, connected, each
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.files import claim, exclusive, make_folder
 from scoremd.force_field import ForceField
-from scoremd.simulation.engine import Simulation, SimulationSettings
+from scoremd.frame_store import AllLostError
+from scoremd.parts import part_size
+from scoremd.progress import progress
+from scoremd.simulation.engine import Simulation, SimulationSettings, run_replicas
 from scoremd.systems import System, load_system
-from scoremd.trajectory_files import read_trajectory, write_samples
+from scoremd.trajectory_files import Block, read_trajectory, write_samples, write_trajectory
 
 SETTINGS = "settings.json"
+#: Of the replicas that one worker simulates, in a folder of its own.
+_BLOCK = "simulation.h5"
 #: Share of a simulation's frames that is dropped from its beginning before it is compared.
 EQUILIBRATION = 0.1
 
@@ -99,6 +108,7 @@ def emulate(
     settings: SimulationSettings,
     command: str,
     reference: Ensemble | None = None,
+    workers: Workers | None = None,
 ) -> Emulation:
     """Draw samples, simulate, compare and report; finished parts of an interrupted run are kept.
 
@@ -110,12 +120,16 @@ def emulate(
     settings : of the simulation; its seed is that of the samples, too
     command : to be shown in the report
     reference : of the same beads; by default the system's own, if it has one
+    workers : simulate blocks of the replicas each; by default this process does
 
     Raises
     ------
     ScoreMDError
-        If a number makes no sense, the folder cannot be written, or holds an emulation with other settings.
+        If a number makes no sense, workers cannot be had, the folder cannot be written, or holds an emulation with other settings.
     """
+    if workers is not None:
+        with connected(workers):
+            pass  # refused before anything is drawn, if they cannot be had
     settings.check()
     if samples < settings.replicas:
         raise ScoreMDError(f"{settings.replicas} replicas start from as many samples; {samples} are too few")
@@ -129,7 +143,7 @@ def emulate(
     with exclusive(folder):
         claimed = _claimed(force_field, system, samples, settings)
         claim(folder / SETTINGS, claimed, "an emulation", ("samples.h5", "simulation.h5"))
-        drawn, run, replicas, lost = _trajectories(force_field, system, folder, samples, settings)
+        drawn, run, replicas, lost = _trajectories(force_field, system, folder, samples, settings, workers)
         comparison = compare_trajectories(system, drawn, run, replicas, reference=ensemble, lost=lost, seed=settings.seed)
         comparison.to_json(folder / "comparison.json")
         length = f"{settings.replicas} replicas of {settings.simulated_ns:g} ns at {settings.time_step_fs} fs, first tenth dropped"
@@ -146,7 +160,7 @@ def is_finished(force_field: ForceField, system: System, folder: Path, *, sample
 
 
 def _trajectories(
-    force_field: ForceField, system: System, folder: Path, samples: int, settings: SimulationSettings
+    force_field: ForceField, system: System, folder: Path, samples: int, settings: SimulationSettings, workers: Workers | None
 ) -> tuple[mdtraj.Trajectory, mdtraj.Trajectory, NDArray[np.int64], int]:
     """Samples, simulation, the replica of each of its frames, and the number of lost ones: what is there is read, the rest made."""
     sample_path, simulation_path = folder / "samples.h5", folder / "simulation.h5"
@@ -156,7 +170,10 @@ def _trajectories(
     drawn = read_trajectory(sample_path, system.topology()).trajectory
     if drawn.n_frames != samples:
         raise ScoreMDError(f"{sample_path}: holds {drawn.n_frames} frames, not the {samples} samples asked for; remove it to start again")
-    if not simulation_path.exists():
+    start, blocks = drawn[: settings.replicas], folder / "blocks"
+    if not simulation_path.exists() and workers is not None:
+        _simulate_in_blocks(force_field, system, simulation_path, start, settings, workers, blocks)
+    elif not simulation_path.exists():
         force_field.simulate(
             system,
             ns=settings.ns,
@@ -165,15 +182,59 @@ def _trajectories(
             time_step_fs=settings.time_step_fs,
             friction=settings.friction,
             frame_interval_ps=settings.frame_interval_ps,
-            start=drawn[: settings.replicas],
+            start=start,
             output=simulation_path,
         )
     # there if a run was killed after its trajectory was written
-    shutil.rmtree(simulation_path.with_name(simulation_path.name + ".part"), ignore_errors=True)
+    for left in (simulation_path.with_name(simulation_path.name + ".part"), blocks):
+        shutil.rmtree(left, ignore_errors=True)
     run, replicas, lost = read_trajectory(simulation_path, system.topology())
     if replicas is None or lost is None:
         raise ScoreMDError(f"{simulation_path}: does not say which replica its frames are of; remove it to start again")
     return drawn, run, replicas, lost
+
+
+def _simulate_in_blocks(
+    force_field: ForceField,
+    system: System,
+    output: Path,
+    start: mdtraj.Trajectory,
+    settings: SimulationSettings,
+    workers: Workers,
+    folder: Path,
+) -> None:
+    """As `ForceField.simulate`, each part of the replicas by a worker, who keeps it in `folder`; they are put together in the end."""
+    size, topology = part_size(settings.replicas), system.topology()
+    jobs = [(force_field, (system, first), make_folder(folder) / str(first)) for first in range(0, settings.replicas, size)]
+    block = partial(_block, size=size, start=start.xyz, settings=settings)
+    with progress(f"simulate {system.name}", len(jobs), "blocks of replicas") as bar:
+        for _ in each(workers, block, jobs):
+            bar.advance(1)
+
+    whole = [(first, own / _BLOCK) for _, (_, first), own in jobs if (own / _BLOCK).exists()]
+    if not whole:
+        raise AllLostError
+
+    def blocks() -> Iterator[Block]:
+        for first, path in whole:
+            found, replica, _ = read_trajectory(path, topology)
+            assert replica is not None  # as the engine writes it
+            for k in np.unique(replica):
+                yield found.xyz[replica == k], found.time[replica == k], first + int(k)
+
+    write_trajectory(output, topology, blocks(), (settings.replicas, settings.frames))
+
+
+def _block(
+    force_field: ForceField, task: tuple[System, int], folder: Path, *, size: int, start: NDArray[np.float32], settings: SimulationSettings
+) -> dict[str, Any]:
+    """Simulate the replicas from the first of the task on, if that is not done yet."""
+    system, first = task
+    with suppress(AllLostError):  # others may not be
+        if (make_folder(folder) / _BLOCK).exists():
+            return {}
+        run_replicas(force_field.bind(system), settings, folder / _BLOCK, start, force_field.hash, slice(first, first + size))
+    return {}
 
 
 def _claimed(force_field: ForceField, system: System, samples: int, settings: SimulationSettings) -> str:

@@ -23,6 +23,13 @@ from scoremd.files import replacing
 from scoremd.trajectory_files import Block, check_output, write_trajectory
 
 
+class AllLostError(ScoreMDError):
+    """There is nothing to write."""
+
+    def __init__(self) -> None:
+        super().__init__("all replicas were lost before the first frame: the model cannot be simulated at this time step")
+
+
 class FrameStore:
     """The frames of one simulation.
 
@@ -81,7 +88,13 @@ class FrameStore:
         return np.memmap(self.frames_path, "<f4", "r").reshape(-1, *self.shape)
 
     def finish(self, topology: mdtraj.Topology, interval: float, good_frames: NDArray[np.int64], asked: int) -> Path:
-        """Write the output: of each replica the frames before it was lost, of those `asked` for; `interval` between them in ps."""
+        """Write the output: of each replica the frames before it was lost, of those `asked` for; `interval` between them in ps.
+
+        Raises
+        ------
+        AllLostError
+            If there are none.
+        """
         frames = self.frames()
 
         def blocks() -> Iterator[Block]:
@@ -92,7 +105,7 @@ class FrameStore:
 
         if not good_frames.any():
             self.remove()
-            raise ScoreMDError("all replicas were lost before the first frame: the model cannot be simulated at this time step")
+            raise AllLostError
         path = write_trajectory(self.output, topology, blocks(), (self.shape[0], asked))
         self.remove()
         return path

@@ -74,15 +74,6 @@ def test_emulate_makes_everything_and_goes_on_where_it_stopped(tmp_path, model):
     refused(run(*arguments, "--seed", 1), "other settings")
 
 
-def test_help_says_that_workers_divide_systems_but_not_the_replicas_of_one(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
-    lines = run("emulate", "--help").output.splitlines()
-    for option in ("--workers", "--dask"):
-        (line,) = (line for line in lines if f" {option} " in line)
-        assert "Divide systems among" in line
-        assert "replicas of one stay in one" in line
-
-
 def test_compare_reads_what_the_others_wrote(tmp_path, model, caplog):
     settings = ("--model", model, "-o")
     assert run("sample", "ALDP", "-n", 60, *settings, tmp_path / "a.h5").exit_code == 0

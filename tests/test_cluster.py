@@ -1,12 +1,12 @@
 """Several workers give what one process gives, whatever happens to them."""
 
-import csv
 import os
 import signal
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -15,9 +15,10 @@ from scoremd.cli import app
 from scoremd.cluster import Workers, connected, each
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
-from scoremd.simulation.engine import SimulationSettings
+from scoremd.simulation.engine import SimulationSettings, run_replicas
 from scoremd.survey import _row, survey
 from scoremd.systems import load_system
+from scoremd.trajectory_files import read_trajectory
 from tests.models import alanine_dipeptide
 from tests.test_survey import write_c_alpha_model
 
@@ -40,6 +41,43 @@ def test_two_workers_give_the_same_table_and_files(tmp_path):
     assert [row["system"] for row in two] == list(names)
     for name in ("summary.csv", *(f"{name}/comparison.json" for name in names)):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_replicas_divided_among_workers_are_those_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
+    monkeypatch.setattr(emulation, "write_report", lambda *_: None)
+    model, system = alanine_dipeptide(), load_system("ALDP")
+    arguments = ARGUMENTS | {"samples": 150, "settings": SimulationSettings(2e-5, 150, 0, 0.5, frame_interval_ps=0.005)}
+    emulation.emulate(model, system, tmp_path / "one", **arguments)
+    emulation.emulate(model, system, tmp_path / "two", **arguments, workers=Workers(processes=2))
+    one, two = (read_trajectory(tmp_path / name / "simulation.h5", system.topology()) for name in ("one", "two"))
+    for a, b in ((one.trajectory.xyz, two.trajectory.xyz), (one.trajectory.time, two.trajectory.time), (one.replica, two.replica)):
+        assert np.array_equal(a, b)
+    assert one.lost == two.lost
+    assert (tmp_path / "one" / "comparison.json").read_bytes() == (tmp_path / "two" / "comparison.json").read_bytes()
+    assert {p.name for p in (tmp_path / "one").iterdir()} == {p.name for p in (tmp_path / "two").iterdir()}
+
+
+def test_blocks_of_replicas_that_are_there_are_not_simulated_again(tmp_path, monkeypatch):
+    """As after a kill of everything: the rest is done, and lost replicas are counted, those of a block of which none is left among them."""
+    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
+    model, system = alanine_dipeptide(), load_system("ALDP")
+    settings = SimulationSettings(2e-5, 150, 0, 0.5, frame_interval_ps=0.005)
+    start, done = load_system("ALDP").reference_ensemble().to_mdtraj(system.bonds)[::800], []
+    start.xyz[100:] *= 5
+    run_replicas(model.bind(system), settings, tmp_path / "whole.h5", start.xyz, model.hash)
+    monkeypatch.setattr(emulation, "each", lambda _, block, jobs: (done.append(block(*job)) for job in jobs))
+    monkeypatch.setattr(emulation, "run_replicas", lambda *a: done.append(a[-1].start) or run_replicas(*a))
+    first = tmp_path / "blocks" / "50"
+    first.mkdir(parents=True)
+    run_replicas(model.bind(system), settings, first / "simulation.h5", start.xyz, model.hash, slice(50, 100))
+    emulation._simulate_in_blocks(model, system, tmp_path / "a.h5", start, settings, Workers(), tmp_path / "blocks")
+    assert [q for q in done if q != {}] == [0, 100]
+    whole, divided = (read_trajectory(tmp_path / name, system.topology()) for name in ("whole.h5", "a.h5"))
+    assert np.array_equal(whole.trajectory.xyz, divided.trajectory.xyz)
+    assert np.array_equal(whole.replica, divided.replica)
+    assert 50 <= whole.lost == divided.lost
+    assert whole.replica.max() < 100
 
 
 def telling_row(force_field, system, own, **arguments):
@@ -108,13 +146,13 @@ def test_workers_that_were_started_in_another_folder_find_the_files_of_ones_own_
     monkeypatch.chdir(tmp_path)
     write_c_alpha_model(Path("force_fields/mine"))
     (tmp_path / "elsewhere").mkdir()
-    short = ["-n", "16", "--ns", "1e-5", "--replicas", "4", "--time-step", "0.5", "--every", "0.001", "--threads", "1"]
+    short = {"samples": 16, "settings": SimulationSettings(1e-5, 4, 0, 0.5, frame_interval_ps=0.001), "command": "test"}
     with connected(Workers(processes=1)) as client:
         client.run(start_elsewhere, tmp_path / "elsewhere")
         monkeypatch.setenv("SCOREMD_PATH", ".")
-        for out, model in (("by path", ["--model", "./force_fields/mine"]), ("by name", [])):
-            result = CliRunner().invoke(app, ["emulate", "chain", *short, *model, "--dask", client.scheduler.address, "-o", out])
-            assert result.exit_code == 0, result.output
+        for out, model in (("by path", "./force_fields/mine"), ("by name", "mine")):
+            force_field = ForceField.load(model)
+            survey([(force_field, force_field.find("chain"))], Path(out), **short, workers=Workers(client.scheduler.address))
             assert (tmp_path / out / "chain" / "report.html").exists()
 
 
@@ -216,5 +254,4 @@ def test_the_command_takes_workers(tmp_path):
     short = ["-n", "16", "--ns", "4e-5", "--replicas", "16", "--time-step", "0.5", "--every", "0.005", "--threads", "1"]
     result = CliRunner().invoke(app, ["emulate", "ALDP", *short, "--workers", "1", "-o", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
-    with (tmp_path / "out" / "summary.csv").open() as file:
-        assert [row["system"] for row in csv.DictReader(file)] == ["alanine-dipeptide"]
+    assert (tmp_path / "out" / "report.html").exists()

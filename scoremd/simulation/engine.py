@@ -34,6 +34,7 @@ HEAT_LIMIT = 2.0
 HEAT_MEMORY = 10.0
 _MOST_REPLICAS = 10**6
 _LONGEST_FS = 1e12  # a millisecond
+_ALL = slice(None)
 _BLOCK = 50  # steps that threads take between meetings
 
 
@@ -126,20 +127,22 @@ class Replicas:
     lost : (replica,) bool
     heat : (replica,) kinetic temperature over that of the bath, averaged over the last `HEAT_MEMORY` relaxation times
 
-    `force` is called with parts of the replicas (`scoremd.parts`).
+    `force` is called with parts of the replicas (`scoremd.parts`). Noise is drawn for all replicas of the run, so that those of `rows`,
+    which are whole parts, are what they are in a run of all.
     """
 
-    def __init__(self, model: BoundModel, parameters: LangevinParameters, force: ForceFunction) -> None:
-        self.model, self.parameters, self.force = model, parameters, force
+    def __init__(self, model: BoundModel, parameters: LangevinParameters, force: ForceFunction, rows: slice = _ALL) -> None:
+        self.model, self.parameters, self.force, self.rows = model, parameters, force, rows
         self.bonds = torch.tensor(model.system.bonds, dtype=torch.long).reshape(-1, 2)
         self.frames = 0
 
     def start(self, positions: Tensor, generator: torch.Generator) -> None:
-        """Begin at `positions` (replica, bead, 3) with thermal velocities."""
+        """Begin at `positions` (replica, bead, 3), those of all replicas of the run, with thermal velocities."""
+        self.of_run, self.lengths = len(positions), self._bond_lengths(positions).median(0).values
+        velocities = thermal_velocities(self.parameters, torch.randn(positions.shape, generator=generator))[self.rows]
+        positions = positions[self.rows]
         energies, forces = in_parts(self.force, positions)
-        velocities = thermal_velocities(self.parameters, torch.randn(positions.shape, generator=generator))
         self.state = State(positions, velocities, forces, energies)
-        self.lengths = self._bond_lengths(positions).median(0).values
         self.lost = torch.zeros(len(positions), dtype=torch.bool)
         self.good_frames = torch.zeros(len(positions), dtype=torch.long)
         self.heat = torch.ones(len(positions))
@@ -161,8 +164,8 @@ class Replicas:
         before, p = self.state, self.parameters
         state, twice_kinetic = before, torch.zeros_like(self.heat)
         for done in range(0, steps, _BLOCK):
-            noise = torch.randn(min(_BLOCK, steps - done), *state.positions.shape, generator=self.generator)
-            *stepped, twice_kinetic = in_parts(self._steps, *state, twice_kinetic, noise.transpose(0, 1))
+            noise = torch.randn(min(_BLOCK, steps - done), self.of_run, *state.positions.shape[1:], generator=self.generator)
+            *stepped, twice_kinetic = in_parts(self._steps, *state, twice_kinetic, noise[:, self.rows].transpose(0, 1))
             state = State(*stepped)
         temperature = twice_kinetic / (steps * state.velocities[0].numel() * p.thermal_energy)
         keep = math.exp(-steps * p.time_step * p.friction / HEAT_MEMORY)
@@ -185,8 +188,9 @@ class Replicas:
         counts = {"frames": torch.tensor(self.frames), "generator": self.generator.get_state()}
         return self.state._asdict() | extra | counts
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Continue from `to_tensors`."""
+    def restore(self, tensors: dict[str, Tensor], of_run: int) -> None:
+        """Continue from `to_tensors`; `of_run` is the number of all replicas of the run."""
+        self.of_run = of_run
         self.state = State(*(tensors[name] for name in State._fields))
         self.lost, self.good_frames, self.lengths, self.heat = (tensors[q] for q in ("lost", "good_frames", "lengths", "heat"))
         self.frames, self.generator = int(tensors["frames"]), generator_from(tensors["generator"])
@@ -199,7 +203,9 @@ def langevin_parameters(model: BoundModel, settings: SimulationSettings) -> Lang
     return LangevinParameters(settings.time_step_fs * 1e-3, settings.friction, kt, masses)
 
 
-def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, start: NDArray[np.float32], identity: str) -> Simulation:
+def run_replicas(
+    model: BoundModel, settings: SimulationSettings, output: Path, start: NDArray[np.float32], identity: str, rows: slice = _ALL
+) -> Simulation:
     """Run the replicas, or go on with an interrupted run, and write the trajectory.
 
     Parameters
@@ -209,6 +215,7 @@ def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, 
     output : trajectory file; see `scoremd.frame_store` for what lies beside it meanwhile
     start : (replica, bead, 3) nm
     identity : of the model (a hash of its weights): an interrupted run goes on only with the same
+    rows : the replicas that are run here, whole parts (`scoremd.parts`) of all, and numbered from zero; the others are run elsewhere
 
     Raises
     ------
@@ -216,18 +223,19 @@ def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, 
         If the output cannot be written, or an interrupted run with other settings is in its place.
     """
     topology: mdtraj.Topology = model.system.topology()
-    shape = (settings.replicas, len(model.system.beads), 3)
+    own = len(range(settings.replicas)[rows])
+    shape = (own, len(model.system.beads), 3)
     digest = hashlib.sha256(np.ascontiguousarray(start, np.float32).tobytes()).hexdigest()
     store = FrameStore(output, shape, json.dumps([identity, digest, model.system.name, vars(settings)]))
     with exclusive(store.folder):
-        replicas = Replicas(model, langevin_parameters(model, settings), model.forces())
+        replicas = Replicas(model, langevin_parameters(model, settings), model.forces(), rows)
         saved = store.resume()
         if saved is None:
             positions = torch.from_numpy(np.ascontiguousarray(start, np.float32))
             replicas.start(positions, torch.Generator().manual_seed(settings.seed))
         else:
-            replicas.restore(saved)
-        done, per_frame = replicas.frames, settings.replicas * settings.steps_per_frame
+            replicas.restore(saved, settings.replicas)
+        done, per_frame = replicas.frames, own * settings.steps_per_frame
         with progress(f"simulate {model.system.name}", settings.frames * per_frame, "replica-steps", done * per_frame) as bar:
             while replicas.frames < settings.frames and not bool(replicas.lost.all()):
                 frame = replicas.advance(settings.steps_per_frame)
@@ -238,4 +246,4 @@ def run_replicas(model: BoundModel, settings: SimulationSettings, output: Path, 
     trajectory = read_trajectory(path, topology).trajectory
     good = replicas.good_frames.numpy()
     lost = tuple(int(k) for k in torch.nonzero(replicas.lost).flatten())
-    return Simulation(trajectory, np.repeat(np.arange(settings.replicas), good), lost, (settings.replicas, settings.frames))
+    return Simulation(trajectory, np.repeat(np.arange(own), good), lost, (own, settings.frames))
