@@ -109,6 +109,9 @@ def test_a_system_that_the_model_was_not_trained_for_is_refused():
     part = load_system("ALDP").model_copy(update={"name": "part"})
     with pytest.raises(ScoreMDError, match="does not cover part, only alanine-dipeptide"):
         ForceField.load("alanine-dipeptide").bind(part)
+    hot = load_system("ALDP").model_copy(update={"temperature": 350.0})
+    with pytest.raises(ScoreMDError, match=r"alanine-dipeptide is at 350.0 K, but model alanine-dipeptide was trained at 300.0 K"):
+        ForceField.load("alanine-dipeptide").bind(hot)
 
 
 def test_seeds_and_numbers_of_samples(monkeypatch):
