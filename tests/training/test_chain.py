@@ -52,6 +52,6 @@ def test_a_chain_folds_to_its_native_structure_and_not_to_the_mirror_image(tmp_p
     assert structure.mirrored(samples).sum() == 0
     assert structure.folded(samples).mean() == pytest.approx(FOLDED, abs=0.06)
     run = model.simulate("chain", ns=0.02, replicas=64, seed=0)
-    assert run.lost == 0
+    assert run.lost == ()
     assert structure.mirrored(run.trajectory).sum() == 0
     assert structure.folded(run.trajectory).mean() == pytest.approx(FOLDED, abs=0.15)
