@@ -1,6 +1,6 @@
 """What the Fokker–Planck term does to the gap between samples of the SDE and of the ODE (Deveney et al., arXiv 2311.15996).
 
-    python benchmarks/flow_gap.py ALDP.h5 GK.h5 --work DIR
+    python benchmarks/flow_gap.py ALDP.h5 GK.h5 HE.h5 MA.h5 --work DIR
 
 The files are ensembles in the format of `scoremd.data`. On each a small network for all times is trained by denoising, without the term and
 with it, in the same number of steps; then 1,000 samples of either kind are drawn, and those of the probability-flow ODE weighed by the
