@@ -25,6 +25,13 @@ def as_written(request, monkeypatch):
 
 
 @pytest.fixture
+def short(monkeypatch):
+    """Samples cost few calls of the network."""
+    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
+    monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
+
+
+@pytest.fixture
 def data():
     """Folder of the ensembles that are shipped for tests."""
     return DATA

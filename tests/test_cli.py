@@ -20,11 +20,7 @@ from scoremd.trajectory_source import read_source
 from tests.commands import refused, run
 from tests.models import alanine_dipeptide, small_ensemble
 
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch):
-    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
-    monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
+pytestmark = pytest.mark.usefixtures("short")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import h5py
 import pytest
 import torch
 
-from scoremd import bound_model, emulation, frame_store
+from scoremd import emulation, frame_store
 from scoremd.errors import ScoreMDError
 from scoremd.files import replacing
 from scoremd.simulation import engine
@@ -19,13 +19,9 @@ from scoremd.training import trainer
 from tests.commands import refused, run
 from tests.models import SMALL, alanine_dipeptide
 
+pytestmark = pytest.mark.usefixtures("short")
+
 SIMULATION = ("--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005)
-
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch):
-    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
-    monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
 
 
 @pytest.fixture
