@@ -11,9 +11,11 @@ the same sentence.
 
 import hashlib
 import json
+import math
 import operator
 import os
 import pickle
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import openmm
 import safetensors.torch
-import torch
 import yaml
 from numpy.typing import NDArray
 from openmm import app, unit
@@ -34,7 +35,6 @@ from scoremd.files import new_folder, write_text
 from scoremd.force_field import ForceField
 from scoremd.model_files import CONFIG, WEIGHTS, load_model, networks_from, save_model, tensors_of
 from scoremd.nn.energy import MoleculeEnergy
-from scoremd.nn.score import ForceFunction
 from scoremd.systems import System
 from scoremd.yaml_files import first_fault, read_yaml
 
@@ -67,8 +67,8 @@ class ModelForce:
     def __setstate__(self, stored: bytes) -> None:
         # must not raise, or OpenMM ends the process: that is for `unpack` to do
         self._stored = stored
-        self._force: ForceFunction | None = None
-        self._n_beads = 0
+        # Contexts of one System may be used by several threads
+        self._of_thread = threading.local()
 
     def unpack(self) -> tuple[ModelDescription, System, list[MoleculeEnergy]]:
         """Model, molecule and networks.
@@ -99,18 +99,17 @@ class ModelForce:
         ScoreMDError
             If a position is not finite, there are more or fewer than the molecule has beads, or the force was damaged in a file.
         """
-        if self._force is None:
+        mine = self._of_thread
+        if not hasattr(mine, "force"):
             description, system, experts = self.unpack()
-            self._n_beads, self._force = len(system.beads), BoundModel(description, experts, system).forces()
-        positions = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
-        if len(positions) != self._n_beads:
-            raise ScoreMDError(f"the ScoreMD force was given {len(positions)} particles; its molecule has {self._n_beads} beads")
-        if not np.isfinite(positions).all():
-            raise ScoreMDError("a position is NaN or infinite: the simulation has blown up; use a smaller time step")
-        # far from the origin float32 loses digits, and the energy does not depend on where the molecule is
-        x = torch.from_numpy((positions - positions.mean(0)).astype(np.float32))[None]
-        energy, forces = self._force(x)
-        return float(energy), forces[0].numpy()
+            mine.n_beads, mine.force = len(system.beads), BoundModel(description, experts, system).force_of_one()
+        positions = state.getPositions(asNumpy=True)._value  # noqa: SLF001  nm; to ask for it by its unit takes a tenth of a step
+        if len(positions) != mine.n_beads:
+            raise ScoreMDError(f"the ScoreMD force was given {len(positions)} particles; its molecule has {mine.n_beads} beads")
+        energy, forces = mine.force(positions)
+        if not math.isfinite(energy):
+            raise ScoreMDError("the energy, or a position, is NaN or infinite: the simulation has blown up; use a smaller time step")
+        return energy, forces
 
 
 def add_force(

@@ -2,6 +2,7 @@ import hashlib
 import json
 import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mdtraj
@@ -381,12 +382,26 @@ def test_the_models_temperature_or_none(model, temperature):
 
 
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
-def test_nan_positions(alone, frames, platform):
+@pytest.mark.parametrize("bead", range(5))
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_nan_positions(alone, frames, platform, bead, number):
     x = frames[0].copy()
-    x[2, 1] = np.nan
+    x[bead, 1] = number
     ctx = context(alone, x, platform=platform)
     with pytest.raises(openmm.OpenMMException, match="NaN"):
         ctx.getIntegrator().step(1)
+
+
+@pytest.mark.compiled
+def test_contexts_of_one_system_in_several_threads(alone, frames):
+    def run(x):
+        running = context(alone, x)  # without noise, whose generator all Contexts of the platform share
+        running.getIntegrator().step(200)
+        return running.getState(getPositions=True).getPositions(asNumpy=True)._value
+
+    alone_in_time = [run(x) for x in frames]
+    with ThreadPoolExecutor(len(frames)) as pool:
+        np.testing.assert_array_equal(list(pool.map(run, frames)), alone_in_time)
 
 
 def test_particles_of_the_force_that_were_changed(alone, frames):

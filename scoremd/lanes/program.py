@@ -16,6 +16,8 @@ from scoremd.compiler import find_compiler, kept
 from scoremd.lanes.generate import generate
 from scoremd.lanes.trace import Graph, trace
 
+#: Where tensors begin.
+Pointers = ctypes.Array[ctypes.c_void_p]
 #: A multiple of the number of molecules that are computed at the same time.
 LANES = 16
 #: Up to so many molecules are faster one by one.
@@ -44,30 +46,67 @@ class Program:
     def _single(self) -> ctypes.CDLL:
         return _library("single.hpp", generate(self._graph, single=True), _SINGLE_FLAGS) or self._library
 
-    def bind(self, *shared: Tensor) -> Callable[..., tuple[Tensor, ...]]:
-        """The function of what each molecule has of its own, which several threads may call at the same time, without Python's lock.
-
-        It raises a ValueError for arguments of another shape or type.
-        """
+    def bind(self, *shared: Tensor) -> "BoundProgram":
+        """The function of what each molecule has of its own."""
         with torch.no_grad():
             results = [q.detach().float().contiguous() for q in self._graph.prelude(*shared)]
-        shapes, totals = [q.shape for q in self._graph.outputs], self._graph.totals
-        pointers = (ctypes.c_void_p * len(results))(*(q.data_ptr() for q in results))
+        return BoundProgram(self, results)
 
-        def call(*given: Tensor) -> tuple[Tensor, ...]:
-            n = len(given[0])
-            wanted = [(n, *shape) for shape in self._shapes]
-            if [q.shape for q in given] != wanted or any(q.dtype != torch.float32 for q in given):
-                found = ", ".join(f"{tuple(q.shape)} of {q.dtype}" for q in given)
-                raise ValueError(f"compiled for {', '.join(map(str, wanted))} of torch.float32, not for {found}")
-            inputs = [q.contiguous() for q in given]
-            outputs = [given[0].new_empty(n, *shape) for shape in shapes] + [given[0].new_zeros(shape) for shape in totals]
-            sources, places = ((ctypes.c_void_p * len(q))(*(p.data_ptr() for p in q)) for q in (inputs, outputs))
-            self._library_for(n).run(sources, ctypes.c_long(n), pointers, places)
-            return tuple(outputs)
+    def empty_outputs(self, molecules: int) -> list[Tensor]:
+        """Where a library is to put its results; totals are added to."""
+        return [torch.empty(molecules, *q.shape) for q in self._graph.outputs] + [torch.zeros(shape) for shape in self._graph.totals]
 
-        call.shared = results  # type: ignore[attr-defined]  # kept as long as the pointers to them
-        return call
+    def check(self, given: Sequence[Tensor]) -> int:
+        """The number of molecules that arguments are of; raises a ValueError if they have other shapes or types."""
+        n = len(given[0])
+        wanted = [(n, *shape) for shape in self._shapes]
+        if [q.shape for q in given] != wanted or any(q.dtype != torch.float32 for q in given):
+            found = ", ".join(f"{tuple(q.shape)} of {q.dtype}" for q in given)
+            raise ValueError(f"compiled for {', '.join(map(str, wanted))} of torch.float32, not for {found}")
+        return n
+
+    def run(self, molecules: int, sources: Pointers, shared: Pointers, places: Pointers) -> None:
+        """Compute, from the arguments at `sources`, what comes to lie at `places`."""
+        self._library_for(molecules).run(sources, ctypes.c_long(molecules), shared, places)
+
+
+class BoundProgram:
+    """A program with what its molecules share, which several threads may call at the same time, without Python's lock.
+
+    It raises a ValueError for arguments of another shape or type.
+    """
+
+    def __init__(self, program: Program, shared: list[Tensor]) -> None:
+        self._program, self._shared, self._pointers = program, shared, _pointers(shared)
+
+    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """Results, (molecule, ...) each, of arguments (molecule, ...), and totals."""
+        n = self._program.check(given)
+        inputs, outputs = [q.contiguous() for q in given], self._program.empty_outputs(n)
+        self._program.run(n, _pointers(inputs), self._pointers, _pointers(outputs))
+        return tuple(outputs)
+
+    def in_place(self, *inputs: Tensor) -> tuple[list[Tensor], Callable[[], None]]:
+        """Tensors for the results, and what computes them from the numbers that the inputs then hold.
+
+        For one molecule at a time, where what Python does for a call takes as long as half of the call. All of it is for one thread.
+
+        Parameters
+        ----------
+        inputs : contiguous
+        """
+        n = self._program.check(inputs)
+        outputs = self._program.empty_outputs(n)
+        sources, places = _pointers(inputs), _pointers(outputs)
+
+        def compute() -> None:
+            self._program.run(n, sources, self._pointers, places)
+
+        return outputs, compute
+
+
+def _pointers(tensors: Sequence[Tensor]) -> Pointers:
+    return (ctypes.c_void_p * len(tensors))(*(q.data_ptr() for q in tensors))
 
 
 def compile_program(

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch._decomp import core_aten_decompositions
 from torch._functorch.compile_utils import fx_graph_cse
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
@@ -178,7 +180,9 @@ def trace(function: Callable[..., Sequence[Tensor]], shared: Sequence[Tensor], i
         If the function does to the inputs what has no translation here.
     """
     flat = make_fx(lambda *a: tuple(function(*a)), decomposition_table=dict(core_aten_decompositions()), tracing_mode="real")
-    module = flat(*shared, *inputs)
+    # every node notes its shape with the help of a mode, which would else be made anew for each
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        module = flat(*shared, *inputs)
     _simplify(module.graph)
     module = fx.GraphModule(module, fx_graph_cse(module.graph))
     return _Tracer(module, len(inputs), totals).run()

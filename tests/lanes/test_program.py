@@ -93,6 +93,18 @@ def test_threads_have_memory_of_their_own(bound):
     assert all(torch.equal(a, b) for q, r in zip(together, map(bound, x), strict=True) for a, b in zip(q, r, strict=True))
 
 
+@pytest.mark.parametrize("molecules", [1, 9])
+def test_results_in_place_are_those_of_calls(bound, molecules):
+    x = torch.empty(molecules, 4, 3)
+    results, compute = bound.in_place(x)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        x.normal_()
+        compute()
+        for a, b in zip(results, bound(x), strict=True):
+            assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("wrong", [torch.ones(2, 4, 2), torch.ones(2, 4, 3).double()])
 def test_coordinates_of_another_shape_or_type_are_refused(bound, wrong):
     with pytest.raises(ValueError, match="compiled for"):
