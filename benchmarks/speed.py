@@ -1,8 +1,9 @@
-"""How fast training steps, samples and simulations are, on one and on two threads; ScoreMD's own code beside it.
+"""How fast training steps, samples and simulations are, as written and compiled, on one and on two threads; ScoreMD's own code beside it.
 
     python benchmarks/speed.py
 
-Times are the best of three rounds in one run; each number of threads runs in a process of its own.
+Times are the best of three rounds in one run; each column is a process of its own, that of what is not compiled one without a compiler.
+Shares are those of the rate that as many threads reach in large matrix products, and count the products of the function as it is written.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
 import openmm
 import torch
@@ -23,9 +25,10 @@ from results_file import write_results
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from scoremd.bound_model import SAMPLING_CALLS
+from scoremd.bound_model import SAMPLING_CALLS, BoundModel, program_of
 from scoremd.data import Ensemble
 from scoremd.force_field import ForceField
+from scoremd.nn.radial import RadialFeatures
 from scoremd.parts import LARGEST_PART
 from scoremd.simulation.engine import Replicas, SimulationSettings, langevin_parameters
 from scoremd.systems import ToySystem, find_system, load_system
@@ -68,12 +71,19 @@ def seconds(function: Callable[[], Any], at_least: float = 2.0) -> float:
 
 
 def matrix_rate() -> float:
-    """Single-precision matrix products of 1024 x 1024, GFLOP/s."""
+    """Single-precision matrix products of 1024 x 1024, FLOP/s."""
     a = torch.randn(1024, 1024)
-    return 2 * 1024**3 / seconds(lambda: a @ a) / 1e9
+    return 2 * 1024**3 / seconds(lambda: a @ a)
 
 
-def training(force_field: ForceField, name: str, **terms: Any) -> float:
+class Figure(NamedTuple):
+    """A time or a rate, and the share of the matrix-product rate that its products reach, if they were counted, in percent."""
+
+    value: float
+    share: float | None = None
+
+
+def training(force_field: ForceField, name: str, rate: float, **terms: Any) -> Figure:
     """ms of a training step of the least noisy network; `terms` are `dual_weight` and the section `fokker_planck`, if they are to be."""
     system = load_system(name)
     reference = system.reference_ensemble()
@@ -91,8 +101,23 @@ def training(force_field: ForceField, name: str, **terms: Any) -> float:
     )  # fmt: skip
     description = describe(config, described)
     expert = Expert(config, description, training_set([(system, labelled)], description, use_forces=True), 0)
+    flop = products(expert.step_function, expert.parameters, expert.source.draw())
     expert.compile()
-    return 1e3 * seconds(expert.advance)
+    time = seconds(expert.advance)
+    return Figure(1e3 * time, share(flop / time, rate))
+
+
+def products(function: Callable[..., Any], *arguments: Any) -> float:
+    """Floating-point operations in the matrix products of a call."""
+    graph = make_fx(function)(*arguments)  # the counter does not go through gradients; a traced graph has them written out
+    with FlopCounterMode(display=False) as counter:
+        graph(*arguments)
+    return float(counter.get_total_flops())
+
+
+def share(flop_per_second: float, rate: float) -> float:
+    """Percent of the matrix-product rate."""
+    return 100 * flop_per_second / rate
 
 
 def frames_of(name: str, n: int) -> torch.Tensor:
@@ -102,73 +127,115 @@ def frames_of(name: str, n: int) -> torch.Tensor:
     return torch.from_numpy(reference.positions[:: len(reference.positions) // n][:n].copy())
 
 
-def engine(force_field: ForceField, name: str, replicas: int) -> float:
-    """Replica-steps per second of the batched engine."""
-    model = force_field.bind(name)
+def engine(model: BoundModel, replicas: int, flop: float, rate: float) -> Figure:
+    """Replica-steps per second of the batched engine; `flop` for each."""
     parameters = langevin_parameters(model, SimulationSettings(ns=1.0, replicas=replicas))
     running = Replicas(model, parameters, model.forces())
-    running.start(frames_of(name, replicas), torch.Generator().manual_seed(0))
-    return 100 * replicas / seconds(lambda: running.advance(100))
+    running.start(frames_of(model.system.name, replicas), torch.Generator().manual_seed(0))
+    steps = 100 if model.compiled else 1
+    found = steps * replicas / seconds(lambda: running.advance(steps))
+    return Figure(found, share(found * flop, rate))
 
 
-def parts_of_a_step(force_field: ForceField, name: str) -> dict[str, float]:
-    """Where a thread of the engine spends its time: force call, random numbers; and the force call's share of the matrix-product rate."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    model = force_field.bind(name)
-    force, x = model.forces(), frames_of(name, LARGEST_PART)
-    call = seconds(lambda: force(x))
-    # the counter does not go through gradients; a traced graph has them written out
-    graph = make_fx(lambda q: model.energy_and_score(q, torch.ones(1)))(x)
-    with FlopCounterMode(display=False) as counter:
-        graph(x)
-    figures = {
-        "force call on one thread [us per replica]": 1e6 * call / LARGEST_PART,
-        "random numbers [us per replica]": 1e6 * seconds(lambda: torch.randn(x.shape)) / LARGEST_PART,
-        "matrix products of a force call [kflop per replica]": counter.get_total_flops() / LARGEST_PART / 1e3,
-        "their share of the matrix-product rate of one thread [%]": 100 * counter.get_total_flops() / call / matrix_rate() / 1e9,
-    }
-    torch.set_num_threads(threads)
-    return figures
-
-
-def through_openmm(force_field: ForceField, name: str) -> tuple[float, float]:
-    """Steps per second of OpenMM's LangevinMiddleIntegrator, and of the bare force call."""
+def through_openmm(force_field: ForceField, name: str, flop: float, rate: float) -> dict[str, Figure]:
+    """Steps of OpenMM's LangevinMiddleIntegrator, and the force alone, of a batch of one and as OpenMM asks for it."""
     system, _ = force_field.create_openmm(name)
     integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
     x = frames_of(name, 1)
-    context.setPositions(x[0].double().numpy())
+    positions = x[0].double().numpy()
+    context.setPositions(positions)
     context.setVelocitiesToTemperature(300 * unit.kelvin, 0)
-    force = force_field.bind(name).forces()
-    return 100 / seconds(lambda: integrator.step(100)), 1 / seconds(lambda: force(x))
-
-
-def measure(model: str, name: str) -> dict[str, float]:
-    """All figures of a molecule, with the number of threads that torch has."""
-    force_field = ForceField.load(model)
-    bound, seeds = force_field.bind(name), itertools.count()
-    stepped, bare = through_openmm(force_field, name)
-    of_aldp = ForceField.load("alanine-dipeptide").description.trained["configuration"]["fokker_planck"]
-    points = round(128 * of_aldp["fraction"])
+    model = force_field.bind(name)
+    batched, single = model.forces(), model.force_of_one()
+    steps = 100 if model.compiled else 1
+    step, bare, least = seconds(lambda: integrator.step(steps)) / steps, seconds(lambda: batched(x)), seconds(lambda: single(positions))
     return {
-        "training step, batch 128 [ms]": training(force_field, name),
-        "training step with dual score matching, batch 128 [ms]": training(force_field, name, dual_weight=1.0),
-        "training step with Fokker-Planck, 128 points, batch 128 [ms]": training(
-            force_field, name, fokker_planck=of_aldp | {"fraction": 1.0}
-        ),
-        f"training step with Fokker-Planck, {points} points, batch 128 [ms]": training(force_field, name, fokker_planck=of_aldp),
-        "samples [1/s]": 256 / seconds(lambda: bound.sample(256, seeds)),
-        **{f"engine, {r} replica{'s' * (r > 1)} [replica-steps/s]": engine(force_field, name, r) for r in (1, 100, 1000)},
-        "OpenMM, 1 replica [steps/s]": stepped,
-        "bare force call, 1 replica [1/s]": bare,
-        **parts_of_a_step(force_field, name),
-        "matrix product [GFLOP/s]": matrix_rate(),
+        "OpenMM, 1 replica [steps/s]": Figure(1 / step, share(flop / step, rate)),
+        "force call, batch of one [1/s]": Figure(1 / bare, share(flop / bare, rate)),
+        "force call of one, as OpenMM has it [1/s]": Figure(1 / least, share(flop / least, rate)),
+        "OpenMM's step over the batch of one [%]": Figure(100 * (step / bare - 1)),
+        "OpenMM's step over the force call of one [%]": Figure(100 * (step / least - 1)),
     }
 
 
+_FIRST_STEP = """
+import time
+start = time.perf_counter()
+import openmm, scoremd
+from openmm import unit
+force_field = scoremd.ForceField.load({model!r})
+system, _ = force_field.create_openmm({name!r}, temperature=None)
+context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+context.setPositions(force_field.bind({name!r}).system.reference_ensemble().positions[0].astype(float))
+ready = time.perf_counter()
+context.getIntegrator().step(1)
+print(time.perf_counter() - ready, time.perf_counter() - start)
+"""
+
+
+def first_step(model: str, name: str) -> dict[str, Figure]:
+    """Seconds of OpenMM's first step in a new process, where all is compiled already."""
+    command = [sys.executable, "-c", _FIRST_STEP.format(model=model, name=name)]
+    times = [[float(t) for t in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()] for _ in range(3)]
+    step, all_of_it = min(times)
+    return {"OpenMM's first step, compiled before [s]": Figure(step), "the same with imports and all [s]": Figure(all_of_it)}
+
+
+def parts_of_a_step(model: BoundModel, flop: float) -> dict[str, Figure]:
+    """Where a thread of the engine spends its time; what tables of radial filters could save at most."""
+    x = frames_of(model.system.name, LARGEST_PART)
+    force = model.forces()
+    call = seconds(lambda: force(x))
+    random = seconds(lambda: torch.randn(x.shape))
+    with mock.patch.object(RadialFeatures, "forward", lambda _self, z, _distance, context: z[..., None] * context):
+        program_of.cache_clear()
+        without = BoundModel(model.description, model.experts, model.system).forces()
+        cheaper = seconds(lambda: without(x))
+    program_of.cache_clear()
+    return {
+        "force call [us per replica]": Figure(1e6 * call / LARGEST_PART),
+        "force call if radial filters were one product [us per replica]": Figure(1e6 * cheaper / LARGEST_PART),
+        "random numbers [us per replica]": Figure(1e6 * random / LARGEST_PART),
+        "matrix products of a force call [kflop per replica]": Figure(flop / 1e3),
+    }
+
+
+def measure(model: str, name: str) -> dict[str, Figure]:
+    """All figures of a molecule, with the number of threads that torch has."""
+    force_field, rate = ForceField.load(model), matrix_rate()
+    bound, seeds = force_field.bind(name), itertools.count()
+    flop = products(lambda q: bound.energy_and_score(q, torch.ones(1)), bound.scaled(frames_of(name, 1)))
+    consistency = ForceField.load("alanine-dipeptide").description.trained["configuration"]["fokker_planck"]
+    sampled = 256 / seconds(lambda: bound.sample(256, seeds))
+    return {
+        "matrix product [GFLOP/s]": Figure(rate / 1e9),
+        "training step, batch 128 [ms]": training(force_field, name, rate),
+        "training step with dual score matching, batch 128 [ms]": training(force_field, name, rate, dual_weight=1.0),
+        **{
+            f"training step with Fokker-Planck, {points} points, batch 128 [ms]": training(
+                force_field, name, rate, fokker_planck=consistency | {"fraction": points / 128}
+            )
+            for points in (3, 10, 128)
+        },
+        "samples [1/s]": Figure(sampled, share(sampled * SAMPLING_CALLS * flop, rate)),
+        **{f"engine, {r} replica{'s' * (r > 1)} [replica-steps/s]": engine(bound, r, flop, rate) for r in (1, 100, 1000)},
+        **through_openmm(force_field, name, flop, rate),
+        **(first_step(model, name) if bound.compiled else {}),
+        **(parts_of_a_step(bound, flop) if bound.compiled and torch.get_num_threads() == 1 else {}),
+    }
+
+
+def column(model: str, name: str, threads: int, *, compiled: bool) -> dict[str, Figure]:
+    """The figures of a process of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | ({} if compiled else {"CXX": "none"})
+    command = [sys.executable, str(Path(__file__).resolve()), "--one", model, name, str(threads)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return {figure: Figure(*values) for figure, values in json.loads(done.stdout.splitlines()[-1]).items()}
+
+
 def main() -> None:
-    """Measure in processes of one and of two threads and print the tables."""
+    """Measure, each column in a process of its own, and print the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -178,19 +245,26 @@ def main() -> None:
         return
     results: dict[str, Any] = {}
     for model, name in (("alanine-dipeptide", "ALDP"), ("dipeptides", "KS")):
-        columns = results[name] = {}
-        for threads in (1, 2):
-            command = [sys.executable, str(Path(__file__).resolve()), "--one", model, name, str(threads)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
-            columns[threads] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{name}; {SAMPLING_CALLS} network calls a sample")
-        print(f"{'':60} {'1 thread':>10} {'2 threads':>10} {'ScoreMD':>10} {'ratio':>7}")
-        for figure, one in columns[1].items():
-            two, theirs = columns[2][figure], THEIRS[name].get(figure)
-            best = min(one, two) if "[ms]" in figure else max(one, two)
-            ratio = "" if theirs is None else f"{theirs / best if '[ms]' in figure else best / theirs:7.1f}"
-            print(f"{figure:60} {one:10.1f} {two:10.1f} {theirs or '':>10} {ratio}", flush=True)
+        one, two = (column(model, name, threads, compiled=True) for threads in (1, 2))
+        written = column(model, name, 2, compiled=False)
+        results[name] = {"1 thread": one, "2 threads": two, "2 threads, not compiled": written}
+        print(f"{name}; {SAMPLING_CALLS} network calls a sample; in brackets % of the matrix-product rate")
+        print(f"{'':64} {'not compiled':>16} {'1 thread':>16} {'2 threads':>16} {'ScoreMD':>9} {'ratio':>6}")
+        for figure in one:
+            theirs, is_time = THEIRS[name].get(figure), "[ms]" in figure
+            cells = [_cell(q.get(figure)) for q in (written, one, two)]
+            ratio = ""
+            if theirs is not None:
+                ours = (min if is_time else max)(q[figure].value for q in (one, two))
+                ratio = f"{theirs / ours if is_time else ours / theirs:.1f}"
+            print(f"{figure:64} {cells[0]:>16} {cells[1]:>16} {cells[2]:>16} {theirs or '':>9} {ratio:>6}", flush=True)
     print(write_results("speed", {"molecules": results, "ScoreMD": THEIRS}))
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure.value:.4g}" + ("" if figure.share is None else f" ({figure.share:.3g})")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ Positions = NDArray[np.float64]
 
 
 def _unit(vector: Positions) -> Positions:
-    return vector / np.linalg.norm(vector, axis=-1, keepdims=True)
+    return np.asarray(vector / np.linalg.norm(vector, axis=-1, keepdims=True))
 
 
 def _opposite(centre: Positions, a: Positions, b: Positions, length: float) -> Positions:
@@ -33,7 +33,7 @@ def _turned(a: Positions, b: Positions, centre: Positions, torsion: float, lengt
     axis = _unit(centre - b)
     normal = _unit(np.cross(b - a, axis))
     across = np.cos(torsion) * np.cross(normal, axis) + np.sin(torsion) * normal
-    return centre + length * (-np.cos(_TETRAHEDRAL) * axis + np.sin(_TETRAHEDRAL) * across)
+    return np.asarray(centre + length * (-np.cos(_TETRAHEDRAL) * axis + np.sin(_TETRAHEDRAL) * across))
 
 
 def add_backbone(traj: mdtraj.Trajectory) -> mdtraj.Trajectory:

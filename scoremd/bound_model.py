@@ -233,4 +233,5 @@ class BoundModel:
 
 def _at_origin(positions: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same conformation where single precision has all of its digits: the energy does not depend on where it is."""
-    return positions - positions[0]
+    near: NDArray[np.float64] = positions - positions[0]
+    return near

@@ -43,7 +43,7 @@ def dihedrals(traj: mdtraj.Trajectory, quadruples: Sequence[Sequence[int]]) -> n
     if indices.size and (indices.min() < 0 or indices.max() >= traj.n_atoms):
         raise ScoreMDError(f"torsions name bead {indices.max()}; the trajectory has beads 0 to {traj.n_atoms - 1}")
     require_molecule(traj, traj.topology, "torsions")
-    return mdtraj.compute_dihedrals(traj, indices, periodic=False).astype(np.float64)
+    return np.asarray(mdtraj.compute_dihedrals(traj, indices, periodic=False), np.float64)
 
 
 def has_phi_psi(system: System) -> bool:

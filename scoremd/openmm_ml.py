@@ -22,7 +22,7 @@ from scoremd.openmm import create_force
 from scoremd.systems import Described, System, list_systems
 
 
-class ScoreMDPotentialFactory(MLPotentialImplFactory):
+class ScoreMDPotentialFactory(MLPotentialImplFactory):  # type: ignore[misc]  # without types
     """Makes the potential of `MLPotential("scoremd", model=None)`."""
 
     def createImpl(self, name: str, model: str | None = None) -> "ScoreMDPotential":  # noqa: ARG002, N802  openmm-ml's names
@@ -41,7 +41,7 @@ class ScoreMDPotentialFactory(MLPotentialImplFactory):
         return ScoreMDPotential(None if model is None else ForceField.load(model))
 
 
-class ScoreMDPotential(MLPotentialImpl):
+class ScoreMDPotential(MLPotentialImpl):  # type: ignore[misc]  # without types
     """A model's force, added to the Systems that openmm-ml makes.
 
     Parameters

@@ -112,7 +112,8 @@ def local_energy(network: MoleculeEnergy, x: Tensor, log_snr: Tensor, molecule: 
     context = network.context(log_snr, molecule)
     assert network.torsion is not None  # as `refine` makes sure
     assert context.torsion is not None  # as the network has the term
-    return context.share * network.torsion(x, context.torsion)
+    energy: Tensor = network.torsion(x, context.torsion)
+    return context.share * energy
 
 
 def refine_network(

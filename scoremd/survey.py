@@ -97,11 +97,13 @@ def _row(force_field: ForceField, system: System, own: Path, *, samples: int, se
 
 def _number(content: Any, path: tuple[str, ...]) -> float | int | str | None:
     """What is at the end of a path of keys, "" where the path breaks off."""
+    found: Any = content
     for key in path:
-        if key not in content:
+        if key not in found:
             return ""
-        content = content[key]
-    return content
+        found = found[key]
+    number: float | int | str | None = found
+    return number
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

@@ -95,7 +95,7 @@ class Potential(ABC):
         """
         cells = cell_integrals(self.energy, limits, bins)
         total = max(cell_integrals(self.energy, self.box, 128).sum(), cells.sum())
-        return np.append(cells, total - cells.sum()) / total
+        return np.asarray(np.append(cells, total - cells.sum()) / total)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Independent exact samples, (n, 1, dimension) float64.
@@ -196,7 +196,7 @@ class DoubleWell(Potential):
 
     def search_region(self) -> NDArray[np.float64]:
         """Three times as far as where the quartic wall reaches the cut-off."""
-        return 3 * np.sqrt(1 + np.sqrt(CUT_OFF / self.height)) * np.array([[-1.0, 1.0]])
+        return np.asarray(3 * np.sqrt(1 + np.sqrt(CUT_OFF / self.height)) * np.array([[-1.0, 1.0]]))
 
 
 class GaussianMixturePotential(Potential):
@@ -231,7 +231,8 @@ class MuellerBrown(Potential):
         """U / kT."""
         A, a, b, c, x0, y0 = self.terms.to(x)
         dx, dy = x[..., 0, None] - x0, x[..., 1, None] - y0
-        return (A * torch.exp(a * dx**2 + b * dx * dy + c * dy**2)).sum(-1) / self.system.thermal_energy
+        total: Tensor = (A * torch.exp(a * dx**2 + b * dx * dy + c * dy**2)).sum(-1)
+        return total / self.system.thermal_energy
 
     def search_region(self) -> NDArray[np.float64]:
         """Where the three wells are, with much room."""

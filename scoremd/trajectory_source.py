@@ -336,7 +336,7 @@ def _whole(part: mdtraj.Trajectory, system: System, path: Path) -> NDArray[np.fl
     whole = mdtraj.Trajectory(part.xyz, system.topology(), None, part.unitcell_lengths, part.unitcell_angles)
     if whole.unitcell_lengths is not None:
         whole.make_molecules_whole(inplace=True)
-    return whole.xyz - whole.xyz.mean(1, keepdims=True)
+    return np.asarray(whole.xyz - whole.xyz.mean(1, keepdims=True))
 
 
 def _check_lengths(name: str, positions: NDArray[np.float32], system: System) -> None:

@@ -30,7 +30,7 @@ class Likelihoods:
     def log_ratio(self) -> NDArray[np.float64]:
         """ln of the density of the forces' ensemble by that of the flow, -E/kT - ln p, up to a constant: its largest value is 0."""
         found = -self.energy / thermal_energy(self.temperature) - self.log_likelihood
-        return found - found.max()
+        return np.asarray(found - found.max())
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class WeightedSamples(Likelihoods):
     def weights(self) -> NDArray[np.float64]:
         """The weights (frame,), whose sum is 1."""
         w = np.exp(self.log_ratio)
-        return w / w.sum()
+        return np.asarray(w / w.sum())
 
     @property
     def effective_sample_size(self) -> float:

@@ -76,11 +76,11 @@ class NativeStructure:
 
     def folded(self, traj: mdtraj.Trajectory) -> np.ndarray:
         """(frame,) whether a frame is folded, with the handedness of the native structure."""
-        return (self.contacts(traj) >= FOLDED) & ~self._nearer_to_mirror_image(traj)
+        return np.asarray((self.contacts(traj) >= FOLDED) & ~self._nearer_to_mirror_image(traj))
 
     def mirrored(self, traj: mdtraj.Trajectory) -> np.ndarray:
         """(frame,) whether a frame is folded to the mirror image."""
-        return (self.contacts(traj) >= FOLDED) & self._nearer_to_mirror_image(traj)
+        return np.asarray((self.contacts(traj) >= FOLDED) & self._nearer_to_mirror_image(traj))
 
     def _nearer_to_mirror_image(self, traj: mdtraj.Trajectory) -> np.ndarray:
         mirror_image = mdtraj.Trajectory(-self.structure.xyz, self.structure.topology)

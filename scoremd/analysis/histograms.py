@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +50,7 @@ def cell_index(points: np.ndarray, range: np.ndarray, bins: int) -> np.ndarray: 
     inside = ((scaled >= -1e-6) & (scaled <= 1 + 1e-6)).all(1)
     index = np.clip((scaled * bins).astype(np.int64), 0, bins - 1)
     cell = index @ bins ** np.arange(points.shape[1])[::-1]
-    return np.where(inside, cell, bins ** points.shape[1])
+    return np.asarray(np.where(inside, cell, bins ** points.shape[1]))
 
 
 def js_divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -66,12 +67,12 @@ def js_divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
         (...,).
     """
     p, q = p / p.sum(-1, keepdims=True), q / q.sum(-1, keepdims=True)
-    return np.maximum((_xlogx(p) + _xlogx(q)) / 2 - _xlogx((p + q) / 2), 0)
+    return np.asarray(np.maximum((_xlogx(p) + _xlogx(q)) / 2 - _xlogx((p + q) / 2), 0))
 
 
 def _xlogx(p: np.ndarray) -> np.ndarray:
     """Sum of p ln p over the last axis, 0 ln 0 = 0."""
-    return np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
+    return np.asarray(np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1))
 
 
 def pmf_error(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -94,7 +95,7 @@ def pmf_error(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     used = (p > 0) | (q > 0)
     p, q = np.where(p > 0, p, EMPTY), np.where(q > 0, q, EMPTY)
     weight = np.where(used, p + q, 0)
-    return np.sum(weight * np.log(p / q) ** 2, -1) / weight.sum(-1)
+    return np.asarray(np.sum(weight * np.log(p / q) ** 2, -1) / weight.sum(-1))
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Histogram:
 def histogram(
     points: np.ndarray,
     *,
-    range: np.ndarray | list,  # noqa: A002
+    range: np.ndarray | Sequence[Sequence[float]],  # noqa: A002
     bins: int,
     groups: np.ndarray | None = None,
     name: str = "points",

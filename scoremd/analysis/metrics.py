@@ -36,7 +36,7 @@ too wide, otherwise right.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,7 +157,7 @@ def compare_histograms(
     a: np.ndarray,
     b: np.ndarray,
     *,
-    range: np.ndarray | list,  # noqa: A002
+    range: np.ndarray | Sequence[Sequence[float]],  # noqa: A002
     bins: int,
     groups_a: np.ndarray | None = None,
     groups_b: np.ndarray | None = None,

@@ -87,7 +87,7 @@ class Limits:
 
     def broken(self, traj: mdtraj.Trajectory) -> np.ndarray:
         """(frame,) whether any bond of a frame is broken."""
-        return (np.abs(pair_distances(traj, self.bonds) - self.lengths) > BROKEN).any(1)
+        return np.asarray((np.abs(pair_distances(traj, self.bonds) - self.lengths) > BROKEN).any(1))
 
     def clashes(self, traj: mdtraj.Trajectory) -> np.ndarray:
         """(frame,) whether any two beads of a frame clash."""

@@ -149,7 +149,8 @@ class Replicas:
         self.generator = generator
 
     def _bond_lengths(self, positions: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(positions[:, self.bonds[:, 0]] - positions[:, self.bonds[:, 1]], dim=-1)
+        lengths: Tensor = torch.linalg.vector_norm(positions[:, self.bonds[:, 0]] - positions[:, self.bonds[:, 1]], dim=-1)
+        return lengths
 
     def _steps(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """Steps of some replicas: tensors of a state, sums of twice the kinetic energy, noise (replica, step, bead, 3) -> state, sums."""
