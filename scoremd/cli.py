@@ -321,13 +321,15 @@ def sample(
 ) -> None:
     """Draw independent samples of the Boltzmann distribution."""
     from scoremd.backbone import add_backbone
+    from scoremd.files import exclusive_output
     from scoremd.trajectory_files import write_samples
 
     _use(threads)
     for force_field, found, path in _jobs(systems, model, output):
-        drawn = force_field.sample(found, n, seed)
-        drawn = add_backbone(drawn) if backbone else drawn
-        write_samples(path, drawn)
+        with exclusive_output(path):
+            drawn = force_field.sample(found, n, seed)
+            drawn = add_backbone(drawn) if backbone else drawn
+            write_samples(path, drawn)
         print(f"{n} samples written to {path}")
 
 
@@ -343,14 +345,16 @@ def reweight(
 ) -> None:
     """Draw samples of known density, of the probability flow, and weigh them by the energy of the forces."""
     from scoremd.analysis.table import weighted_rows
+    from scoremd.files import exclusive_output
     from scoremd.trajectory_files import check_output, write_samples
 
     _use(threads)
     check_output(output, (".h5",))
     force_field, found = _load(system, model)
-    drawn = force_field.weighted_samples(found, n, seed)
-    columns = {"log_likelihood": drawn.log_likelihood, "energy": drawn.energy, "log_ratio": drawn.log_ratio}
-    write_samples(output, drawn.trajectory, columns)
+    with exclusive_output(output):
+        drawn = force_field.weighted_samples(found, n, seed)
+        columns = {"log_likelihood": drawn.log_likelihood, "energy": drawn.energy, "log_ratio": drawn.log_ratio}
+        write_samples(output, drawn.trajectory, columns)
     rows = weighted_rows(found, drawn)
     if rows:
         table = Table("population", "reference", "samples", "samples, weighted", title=f"{found.title}, 95 % intervals")

@@ -23,7 +23,7 @@ from scoremd.analysis.report import write_report
 from scoremd.cluster import Workers, connected, each
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
-from scoremd.files import claim, exclusive, make_folder
+from scoremd.files import PART, claim, exclusive, make_folder
 from scoremd.force_field import ForceField
 from scoremd.frame_store import AllLostError
 from scoremd.parts import part_size
@@ -186,7 +186,7 @@ def _trajectories(
             output=simulation_path,
         )
     # there if a run was killed after its trajectory was written
-    for left in (simulation_path.with_name(simulation_path.name + ".part"), blocks):
+    for left in (simulation_path.with_name(simulation_path.name + PART), blocks):
         shutil.rmtree(left, ignore_errors=True)
     run, replicas, lost = read_trajectory(simulation_path, system.topology())
     if replicas is None or lost is None:

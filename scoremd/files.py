@@ -16,6 +16,8 @@ from scoremd.errors import ScoreMDError
 
 #: This computer, in names of temporary files: folders may be shared with others, whose processes cannot be asked for.
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+#: Ending of the folder beside a file that a process is about to write.
+PART = ".part"
 #: Bytes that a disk must have room for not to count as full.
 _PROBE = 65536
 
@@ -202,3 +204,22 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def exclusive_output(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a file that is to be written against other processes, by the folder FILE.part beside it, which goes when the block ends.
+
+    Raises
+    ------
+    ScoreMDError
+        If another process holds it, or the folder cannot be made.
+    """
+    path = Path(path)
+    folder = make_folder(path.with_name(path.name + PART))
+    with exclusive(folder):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # what an interrupted simulation left in it stays
+                folder.rmdir()

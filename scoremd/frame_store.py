@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scoremd.errors import ScoreMDError
-from scoremd.files import replacing
+from scoremd.files import PART, replacing
 from scoremd.trajectory_files import Block, check_output, write_trajectory
 
 
@@ -42,7 +42,7 @@ class FrameStore:
 
     def __init__(self, output: str | os.PathLike[str], shape: tuple[int, ...], settings: str) -> None:
         self.output, self.shape, self.settings = check_output(output), shape, settings
-        self.folder = self.output.with_name(self.output.name + ".part")
+        self.folder = self.output.with_name(self.output.name + PART)
         self.folder.mkdir(exist_ok=True)
         self.frames_path, self.state_path = self.folder / "frames", self.folder / "state.safetensors"
 

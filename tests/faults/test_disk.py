@@ -14,6 +14,7 @@ import torch
 from scoremd import emulation, frame_store
 from scoremd.errors import ScoreMDError
 from scoremd.files import replacing
+from scoremd.force_field import ForceField
 from scoremd.simulation import engine
 from scoremd.training import trainer
 from tests.commands import refused, run
@@ -128,6 +129,9 @@ def in_another_process(*arguments):
         ("emulate", engine.Replicas, "advance"),
         ("emulate", emulation, "compare_trajectories"),
         ("train", trainer.Expert, "advance"),
+        ("sample h5", ForceField, "sample"),
+        ("sample pdb", ForceField, "sample"),
+        ("reweight", ForceField, "weighted_samples"),
     ],
 )
 def test_of_two_processes_with_one_output_the_second_is_refused(tmp_path, model, data, monkeypatch, command, owner, name):
@@ -156,26 +160,6 @@ def test_of_two_processes_with_one_output_the_second_is_refused(tmp_path, model,
     for path in (path for path in alone if path.endswith(".h5")):
         with h5py.File(tmp_path / "alone" / path) as a, h5py.File(tmp_path / "both" / path) as b:
             assert all((a[key][()] == b[key][()]).all() for key in a)
-
-
-def test_samples_of_two_processes_in_one_file_are_those_of_the_last(tmp_path, model, data, monkeypatch):
-    arguments = commands(tmp_path, model, data)["sample pdb"]
-    assert run(*arguments, "--seed", 1).exit_code == 0
-    wanted = (tmp_path / "a.pdb").read_bytes()
-    sample, seen = type(alanine_dipeptide()).sample, []
-
-    def disturbed(*given):
-        drawn = sample(*given)
-        if not seen:
-            seen.append(None)
-            seen.append(in_another_process(*arguments, "--seed", 2))
-        return drawn
-
-    monkeypatch.setattr("scoremd.force_field.ForceField.sample", disturbed)
-    assert run(*arguments, "--seed", 1).exit_code == 0
-    assert seen[1][0] == 0
-    assert (tmp_path / "a.pdb").read_bytes() == wanted
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith((".", "a"))] == ["a.pdb"]
 
 
 def interrupted(tmp_path, model, monkeypatch, frames=1):
