@@ -4,12 +4,13 @@ import numpy as np
 import openmm
 import pytest
 from openmm import app, unit
-from openmmml import MLPotential
 
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
 from scoremd.systems import load_system
 from tests.models import alanine_dipeptide
+
+MLPotential = pytest.importorskip("openmmml").MLPotential
 
 
 @pytest.fixture

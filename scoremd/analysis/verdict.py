@@ -1,8 +1,8 @@
 """What a comparison comes to in words: do the ensembles agree, within what, and where not.
 
-Two ensembles **agree** if the excess and its whole interval are at or below the limit, **differ** if all of it is above,
-and otherwise it **cannot be decided** from these frames. A limit, which the system's file sets, says what is good enough; it is no test of
-equality.
+Two ensembles **agree** if the excess and its whole interval are at or below the limit, **differ** if all of it is above, and otherwise, or
+if the histograms hold too few frames to show a difference, it **cannot be decided** from these frames. A limit, which the system's file
+sets, says what is good enough; it is no test of equality.
 For small differences an excess J is a root mean square difference of sqrt(8 J) kT in free energy. An interval wholly
 below zero says that the two are more alike than independent draws of one ensemble: they share frames.
 """
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: What is worth a sentence: a population off by this much free energy (kT), a bond's mean (pm), its standard deviation.
 WORTH_KT, WORTH_PM, WORTH_RATIO = 0.1, 0.2, 0.03
+#: A floor (nats) so near to ln 2, the divergence of ensembles without a cell in common, that nothing can be far above it.
+SATURATED = 0.6
 
 Status = Literal["agree", "differ", "undecided"]
 
@@ -61,10 +63,12 @@ def judge(pair: Pair, limit: float) -> Verdict:
     if js.low is None or js.high is None:
         status: Status = "undecided"
         why = "a single trajectory has no interval"
-    elif js.high <= limit and js.excess <= limit:
-        status, why = "agree", f"the whole interval is within the limit (about {about} of free energy)"
     elif js.low > limit:
         status, why = "differ", f"the whole interval is above the limit (about {about} of free energy)"
+    elif js.floor > SATURATED:
+        status, why = "undecided", "so few frames share hardly a cell of the histogram, whatever they are drawn from; more frames tell"
+    elif js.high <= limit and js.excess <= limit:
+        status, why = "agree", f"the whole interval is within the limit (about {about} of free energy)"
     else:
         status, why = "undecided", "the interval reaches across the limit; more frames or longer trajectories narrow it"
     between = "" if js.low is None or js.high is None else f"{number(js.low, 4)} to {number(js.high, 4)}, "

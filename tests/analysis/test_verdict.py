@@ -24,6 +24,12 @@ def test_an_excess_above_the_limit_does_not_agree_whatever_its_interval():
     assert judge(Pair("simulation vs reference", js, ZERO, {}, (), np.zeros(0), None), 0.004).status == "undecided"
 
 
+@pytest.mark.parametrize(("low", "high", "status"), [(0.0, 0.001, "undecided"), (0.003, 0.01, "differ")])
+def test_frames_that_share_no_cells_never_agree(low, high, status):
+    js = Divergence(0.692, 0.691, 0.001, 40, low, high)
+    assert judge(Pair("samples vs reference", js, ZERO, {}, (), np.zeros(0), None), 0.002).status == status
+
+
 def test_a_divergence_is_a_free_energy():
     p = np.full(100, 0.01)
     q = p * np.exp(0.1 * np.random.default_rng(0).normal(size=100))

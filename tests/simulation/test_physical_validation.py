@@ -2,10 +2,8 @@
 
 import mdtraj
 import numpy as np
-import physical_validation
 import pytest
 import torch
-from physical_validation.data import EnsembleData, ObservableData, SimulationData, SystemData, UnitData
 
 from scoremd.analysis.intervals import average
 from scoremd.collective_variables import phi_psi
@@ -13,6 +11,9 @@ from scoremd.force_field import ForceField
 from scoremd.simulation.engine import Replicas, SimulationSettings, langevin_parameters
 from scoremd.simulation.langevin import LangevinParameters
 from scoremd.units import thermal_energy
+
+physical_validation = pytest.importorskip("physical_validation")
+made = pytest.importorskip("physical_validation.data")
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiled]
 
@@ -44,7 +45,7 @@ def run(model, temperature=300.0, time_step=2.0, seed=0, frames=FRAMES, apart=AP
 
 
 def simulation_data(model, temperature, potential, kinetic):
-    units = UnitData(
+    units = made.UnitData(
         kb=thermal_energy(1.0),
         energy_str="kJ/mol",
         energy_conversion=1.0,
@@ -60,12 +61,12 @@ def simulation_data(model, temperature, potential, kinetic):
         time_conversion=1.0,
     )
     masses = model.bind("ALDP").system.masses
-    system = SystemData(natoms=len(masses), nconstraints=0, ndof_reduction_tra=0, ndof_reduction_rot=0, mass=masses)
-    ensemble = EnsembleData("NVT", natoms=len(masses), volume=1.0, temperature=temperature)
-    observables = ObservableData(
+    system = made.SystemData(natoms=len(masses), nconstraints=0, ndof_reduction_tra=0, ndof_reduction_rot=0, mass=masses)
+    ensemble = made.EnsembleData("NVT", natoms=len(masses), volume=1.0, temperature=temperature)
+    observables = made.ObservableData(
         potential_energy=potential.ravel(), kinetic_energy=kinetic.ravel(), total_energy=(potential + kinetic).ravel(), volume=None
     )
-    return SimulationData(units=units, ensemble=ensemble, system=system, observables=observables, dt=APART)
+    return made.SimulationData(units=units, ensemble=ensemble, system=system, observables=observables, dt=APART)
 
 
 @pytest.fixture(scope="module")
