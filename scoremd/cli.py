@@ -407,7 +407,7 @@ def compare(
     from scoremd.analysis.report import write_report
     from scoremd.data import read_ensemble
     from scoremd.emulation import compare_trajectories, provenance
-    from scoremd.files import make_folder
+    from scoremd.files import exclusive, make_folder
     from scoremd.force_field import ForceField
     from scoremd.systems import load_system
     from scoremd.trajectory_files import read_trajectory
@@ -421,9 +421,9 @@ def compare(
     if run is not None and replicas is None:
         logging.getLogger("scoremd").warning("%s does not say which replica a frame is of: taken as one trajectory", simulation)
     comparison = compare_trajectories(found, drawn, run, replicas, reference=ensemble, lost=lost, seed=seed)
-    make_folder(output)
-    comparison.to_json(output / "comparison.json")
-    write_report(output / "report.html", comparison, provenance(None, _command(), seed=seed))
+    with exclusive(make_folder(output)):
+        comparison.to_json(output / "comparison.json")
+        write_report(output / "report.html", comparison, provenance(None, _command(), seed=seed))
     _show(comparison)
     print(f"report: {output / 'report.html'}")
 

@@ -6,12 +6,13 @@ import logging
 import os
 import platform
 import re
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from scoremd.errors import ScoreMDError
-from scoremd.files import make_folder, replacing
+from scoremd.files import make_folder, replacing, write_text
 
 _log = logging.getLogger("scoremd")
 
@@ -62,20 +63,43 @@ def kept(suffix: str, content: Iterable[str | bytes], make: Callable[[Path], Non
 
     None, after a line of notice, if that fails.
     """
-    key = hashlib.sha256(repr([platform.machine(), _processor()]).encode())
+    key = hashlib.sha256(repr([platform.machine(), _processor(), _compiler_version()]).encode())
     for part in content:
         key.update(part if isinstance(part, bytes) else part.encode())
     path = _folder() / f"{key.hexdigest()[:32]}{suffix}"
-    if not path.exists():
+    if not _is_whole(path):
         try:
             with replacing(path) as temporary:
                 make(temporary)
+                write_text(_digest_of(path), _sha256(temporary))
         except ScoreMDError:
             raise
         except Exception as error:  # noqa: BLE001  torch and the compiler raise anything
             _log.warning("compilation failed (%s): running without, many times slower", str(error).strip().partition("\n")[0])
             return None
     return path
+
+
+def _digest_of(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is there as it was made: the process would end without a word if half of one were loaded."""
+    try:
+        return _digest_of(path).read_text(encoding="utf-8") == _sha256(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+@functools.cache
+def _compiler_version() -> str:
+    compiler = find_compiler()
+    return "" if compiler is None else subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
 
 
 def _processor() -> str | None:

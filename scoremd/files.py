@@ -195,15 +195,21 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
     ScoreMDError
         If another process holds it.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    handle = _held(folder)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ScoreMDError(f"{folder}: another process is writing there; wait for it or choose another output") from None
         yield
     finally:
         os.close(handle)
+
+
+def _held(folder: str | os.PathLike[str]) -> int:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ScoreMDError(f"{folder}: another process is writing there; wait for it or choose another output") from None
+    return handle
 
 
 @contextmanager
@@ -216,10 +222,24 @@ def exclusive_output(path: str | os.PathLike[str]) -> Iterator[None]:
         If another process holds it, or the folder cannot be made.
     """
     path = Path(path)
-    folder = make_folder(path.with_name(path.name + PART))
-    with exclusive(folder):
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # what an interrupted simulation left in it stays
-                folder.rmdir()
+    folder = path.with_name(path.name + PART)
+    handle = None
+    while handle is None:
+        with suppress(FileNotFoundError):  # the process that held it has just removed it
+            handle = _held(make_folder(folder))
+        if handle is not None and not _is_open(handle, folder):
+            os.close(handle)
+            handle = None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # what an interrupted simulation left in it stays
+            folder.rmdir()
+        os.close(handle)
+
+
+def _is_open(handle: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import openmm
+import safetensors
 import safetensors.torch
 import yaml
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ from scoremd.files import new_folder, write_text
 from scoremd.force_field import ForceField
 from scoremd.model_files import CONFIG, WEIGHTS, load_model, networks_from, save_model, tensors_of
 from scoremd.nn.energy import MoleculeEnergy
+from scoremd.nn.score import SingleForceFunction
 from scoremd.systems import System
 from scoremd.yaml_files import first_fault, read_yaml
 
@@ -43,6 +45,7 @@ __all__ = ["ModelForce", "add_force", "create_system", "load", "save"]
 SYSTEM, NOTE = "system.xml", "force.yaml"
 #: Da; beads of different elements differ by more, and force fields round masses by less.
 _MASS_TOLERANCE = 0.5
+_GROUPS = 32  # of forces, in OpenMM
 #: What OpenMM makes of nodes of an XML, by the name of the node that they are in.
 _KINDS = {"Forces": openmm.Force, "CollectiveVariable": openmm.Force, "Force": openmm.Force, "Functions": openmm.TabulatedFunction}
 
@@ -67,8 +70,11 @@ class ModelForce:
     def __setstate__(self, stored: bytes) -> None:
         # must not raise, or OpenMM ends the process: that is for `unpack` to do
         self._stored = stored
-        # Contexts of one System may be used by several threads
-        self._of_thread = threading.local()
+        self._lock = threading.Lock()
+        self._bound: BoundModel | None = None
+        self._n_beads = 0
+        # Contexts of one System may be used by several threads, some of which OpenMM starts: those lose what is local to a thread
+        self._force_of_thread: dict[int, SingleForceFunction] = {}
 
     def unpack(self) -> tuple[ModelDescription, System, list[MoleculeEnergy]]:
         """Model, molecule and networks.
@@ -85,11 +91,13 @@ class ModelForce:
         try:
             fields = json.loads(header)
             description, system = ModelDescription.model_validate(fields["description"]), System.model_validate(fields["system"])
-        except ValidationError as error:
+            tensors = safetensors.torch.load(weights)
+        except (ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
             raise ScoreMDError(
-                f"the stored ScoreMD force is of another version of ScoreMD ({first_fault(error)}); make it anew with add_force"
+                f"the stored ScoreMD force is of another version of ScoreMD ({fault}); make it anew with add_force"
             ) from None
-        return description, system, networks_from(description, safetensors.torch.load(weights), "PythonForce")
+        return description, system, networks_from(description, tensors, "PythonForce")
 
     def __call__(self, state: openmm.State) -> tuple[float, NDArray[np.float32]]:
         """Potential energy in kJ/mol and forces (bead, 3) in kJ/mol/nm.
@@ -99,17 +107,24 @@ class ModelForce:
         ScoreMDError
             If a position is not finite, there are more or fewer than the molecule has beads, or the force was damaged in a file.
         """
-        mine = self._of_thread
-        if not hasattr(mine, "force"):
-            description, system, experts = self.unpack()
-            mine.n_beads, mine.force = len(system.beads), BoundModel(description, experts, system).force_of_one()
-        positions = state.getPositions(asNumpy=True)._value  # noqa: SLF001  nm; to ask for it by its unit takes a tenth of a step
-        if len(positions) != mine.n_beads:
-            raise ScoreMDError(f"the ScoreMD force was given {len(positions)} particles; its molecule has {mine.n_beads} beads")
-        energy, forces = mine.force(positions)
+        force = self._force_of_thread.get(threading.get_ident()) or self._force_of_this_thread()
+        # getPositions goes through all that the state has, and makes a quantity: a tenth of a step
+        positions = np.empty((state._getNumParticles(), 3))  # noqa: SLF001
+        state._getVectorAsNumpy(openmm.State.Positions, positions)  # noqa: SLF001
+        if len(positions) != self._n_beads:
+            raise ScoreMDError(f"the ScoreMD force was given {len(positions)} particles; its molecule has {self._n_beads} beads")
+        energy, forces = force(positions)
         if not math.isfinite(energy):
             raise ScoreMDError("the energy, or a position, is NaN or infinite: the simulation has blown up; use a smaller time step")
         return energy, forces
+
+    def _force_of_this_thread(self) -> SingleForceFunction:
+        with self._lock:
+            if self._bound is None:
+                description, system, experts = self.unpack()
+                self._bound, self._n_beads = BoundModel(description, experts, system), len(system.beads)
+            force = self._force_of_thread[threading.get_ident()] = self._bound.force_of_one()
+        return force
 
 
 def add_force(
@@ -163,7 +178,12 @@ def create_force(
     _check_temperature(temperature, force_field.description)
     if system.usesPeriodicBoundaryConditions():
         raise ScoreMDError("the System has periodic boundary conditions; a ScoreMD force needs a System without")
-    chosen = [operator.index(k) for k in (range(system.getNumParticles()) if particles is None else particles)]
+    try:
+        chosen = [operator.index(k) for k in (range(system.getNumParticles()) if particles is None else particles)]
+    except TypeError:
+        raise ScoreMDError(f"particles must be a list of numbers of particles, not {particles!r}") from None
+    if operator.index(force_group) not in range(_GROUPS):
+        raise ScoreMDError(f"force_group must be from 0 to {_GROUPS - 1}, not {force_group}")
     _check_particles(system, chosen, beads)
     force = openmm.PythonForce(ModelForce(force_field, beads))
     force.setName(f"ScoreMD {force_field.description.name}")
@@ -175,7 +195,10 @@ def create_force(
 def _check_temperature(temperature: "float | unit.Quantity | None", description: ModelDescription) -> None:
     if temperature is None:
         return
-    kelvin = temperature.value_in_unit(unit.kelvin) if isinstance(temperature, unit.Quantity) else temperature
+    try:
+        kelvin = float(temperature.value_in_unit(unit.kelvin) if isinstance(temperature, unit.Quantity) else temperature)
+    except (TypeError, ValueError):
+        raise ScoreMDError(f"temperature must be a number of kelvin, or have a unit of temperature, not {temperature!r}") from None
     if not np.isclose(kelvin, description.temperature):
         raise ScoreMDError(
             f"the energy of model {description.name} is a potential of mean force at {description.temperature:g} K, not at {kelvin:g} K; "
@@ -229,7 +252,7 @@ class _Note(BaseModel):
 
     molecule: System
     particles: tuple[int, ...]
-    force_group: int = Field(ge=0, lt=32)
+    force_group: int = Field(ge=0, lt=_GROUPS)
     sha256: dict[str, str]
 
 

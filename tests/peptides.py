@@ -1,7 +1,12 @@
 """An all-atom topology and made-up frames of a short peptide, which tests of one's own trajectories share."""
 
+from importlib.util import find_spec
+
 import mdtraj
 import numpy as np
+import pytest
+
+needs_builder = pytest.mark.skipif(find_spec("PeptideBuilder") is None, reason="PeptideBuilder is not installed")
 
 _ALANINE = [("N", "N"), ("H", "H"), ("CA", "C"), ("HA", "H"), ("CB", "C"), ("HB1", "H"), ("HB2", "H"), ("HB3", "H"), ("C", "C"), ("O", "O")]
 

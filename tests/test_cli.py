@@ -19,6 +19,7 @@ from scoremd.training.config import read_config
 from scoremd.trajectory_source import read_source
 from tests.commands import refused, run
 from tests.models import alanine_dipeptide, small_ensemble
+from tests.peptides import needs_builder
 
 pytestmark = pytest.mark.usefixtures("short")
 
@@ -346,6 +347,7 @@ def system_pdb(folder, system):
     return path
 
 
+@needs_builder
 def test_reference_of_a_system_a_sequence_and_a_structure(tmp_path):
     short = ("--ns", 4e-5, "--every", 0.01, "--replicas", 2)
     made = run("reference", "ALDP", *short, "-o", tmp_path / "ALDP.h5")

@@ -25,6 +25,24 @@ def test_what_is_kept_is_not_made_again():
     assert compiler.kept(".so", ["a", b"c"], write) != path
 
 
+@pytest.mark.parametrize("damage", ["cut", "no digest"])
+def test_what_was_damaged_is_made_again(damage):
+    path = compiler.kept(".so", ["a"], write)
+    if damage == "cut":
+        path.write_text("ma")
+    else:
+        path.with_name(path.name + ".sha256").unlink()
+    assert compiler.kept(".so", ["a"], lambda q: q.write_text("made again")) == path
+    assert path.read_text() == "made again"
+    assert compiler.kept(".so", ["a"], write).read_text() == "made again"
+
+
+def test_another_version_of_the_compiler_makes_its_own(monkeypatch):
+    path = compiler.kept(".so", ["a"], write)
+    monkeypatch.setattr(compiler, "_compiler_version", lambda: "another")
+    assert compiler.kept(".so", ["a"], write) != path
+
+
 def test_what_fails_is_said_and_leaves_nothing(caplog, tmp_path):
     def fail(path):
         path.write_text("half")

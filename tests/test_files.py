@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from scoremd import files
 from scoremd.errors import ScoreMDError
-from scoremd.files import exclusive, new_folder, replacing, write_text
+from scoremd.files import exclusive, exclusive_output, new_folder, replacing, write_text
 
 
 def test_failure_leaves_the_old_file_and_no_litter(tmp_path):
@@ -55,6 +56,35 @@ def test_folder_of_another_process_is_refused(tmp_path):
         process.kill()
     with exclusive(tmp_path):
         pass
+
+
+def test_output_of_another_process_is_refused_and_leaves_no_folder(tmp_path):
+    path = tmp_path / "a.h5"
+    holder = "import sys, scoremd.files as f\nwith f.exclusive_output(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", holder, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(ScoreMDError, match=r"a.h5.part: another process is writing there"), exclusive_output(path):
+            pass
+        process.kill()
+    with exclusive_output(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_whose_holder_ends_meanwhile_is_held_anew(tmp_path, monkeypatch):
+    path, held, seen = tmp_path / "a.h5", files._held, []
+
+    def after_the_other_has_ended(folder):
+        handle = held(folder)
+        if len(seen) < 2:
+            folder.rmdir()
+        seen.append(handle)
+        return handle
+
+    monkeypatch.setattr(files, "_held", after_the_other_has_ended)
+    with exclusive_output(path):
+        assert path.with_name("a.h5.part").is_dir()
+    assert len(seen) == 3
 
 
 def test_new_folder_is_there_whole_or_not_at_all(tmp_path):

@@ -13,6 +13,7 @@ import torch
 import yaml
 from openmm import app, unit
 
+from scoremd.bound_model import program_of
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
 from scoremd.openmm import ModelForce, add_force, load, save
@@ -107,14 +108,16 @@ def stretch(x, start):
 # the force
 
 
-@pytest.mark.parametrize("platform", ["Reference", "CPU", "CUDA"])
+@pytest.mark.parametrize("platform", ["Reference", pytest.param("CPU", marks=pytest.mark.compiled), "OpenCL", "CUDA"])
 def test_energy_and_forces_are_the_engines_on_each_platform(model, alone, frames, platform):
     if platform not in [openmm.Platform.getPlatform(k).getName() for k in range(openmm.Platform.getNumPlatforms())]:
         pytest.skip(f"this OpenMM has no platform {platform}")
     energies, forces = model.bind("ALDP").forces()(torch.from_numpy(frames.astype(np.float32)))
     ctx = context(alone, frames[0], platform=platform)
     for x, e, f in zip(frames, energies, forces, strict=True):
-        ctx.setPositions(x if platform == "CUDA" else x + 7.0)  # far from the origin, too, where positions are in double precision
+        ctx.setPositions(
+            x if platform in ("CUDA", "OpenCL") else x + 7.0
+        )  # far from the origin, too, where positions are in double precision
         energy, force = evaluate(ctx)
         # float32: seven digits of energies and of positions under the forces of stiff bonds
         assert energy == pytest.approx(float(e), rel=1e-6, abs=1e-3)
@@ -350,6 +353,8 @@ def test_replicas_under_different_restraints_exchange(model, alone, frames):
         ([6, 1, 4, 2, 8], "different numbers from 0 to 7"),
         ([6, 1, 4, 2, -1], "different numbers from 0 to 7"),
         ([6, 1, 4, 6, 7], "different numbers from 0 to 7"),
+        ("abcde", "must be a list of numbers"),
+        ([0.0, 1.0, 2.0, 3.0, 4.0], "must be a list of numbers"),
         ([1, 6, 4, 2, 7], "particle 1 has a mass of 14.007 Da, where bead C of alanine-dipeptide has 12.011 Da.*C N CA C N"),
         ([6, 1, 4, 2, 0], "particle 0 has a mass of 20 Da"),
     ],
@@ -376,12 +381,25 @@ def test_another_temperature_than_the_models(model, temperature):
         model.create_openmm("ALDP", temperature=temperature)
 
 
+@pytest.mark.parametrize("temperature", ["warm", 300 * unit.nanometer, [300, 310]])
+def test_what_is_no_temperature(model, temperature):
+    with pytest.raises(ScoreMDError, match="must be a number of kelvin"):
+        model.create_openmm("ALDP", temperature=temperature)
+
+
+@pytest.mark.parametrize("group", [-1, 32])
+def test_groups_of_forces_that_there_are_not(model, group):
+    system = crowd(model.bind("ALDP").system.masses)
+    with pytest.raises(ScoreMDError, match="from 0 to 31"):
+        add_force(system, model, "ALDP", BEADS, temperature=300, force_group=group)
+
+
 @pytest.mark.parametrize("temperature", [300, 300.0 * unit.kelvin, None])
 def test_the_models_temperature_or_none(model, temperature):
     assert model.create_openmm("ALDP", temperature=temperature)[0].getNumForces() == 1
 
 
-@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+@pytest.mark.parametrize("platform", ["Reference", pytest.param("CPU", marks=pytest.mark.compiled)])
 @pytest.mark.parametrize("bead", range(5))
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_nan_positions(alone, frames, platform, bead, number):
@@ -393,15 +411,27 @@ def test_nan_positions(alone, frames, platform, bead, number):
 
 
 @pytest.mark.compiled
-def test_contexts_of_one_system_in_several_threads(alone, frames):
+def test_contexts_of_one_system_in_several_threads(monkeypatch, alone, frames):
     def run(x):
         running = context(alone, x)  # without noise, whose generator all Contexts of the platform share
         running.getIntegrator().step(200)
         return running.getState(getPositions=True).getPositions(asNumpy=True)._value
 
-    alone_in_time = [run(x) for x in frames]
+    unpacked, unpack = [], ModelForce.unpack
+    monkeypatch.setattr(ModelForce, "unpack", lambda force: unpacked.append(force) or unpack(force))
+    program_of.cache_clear()  # a network is traced by one thread at a time
     with ThreadPoolExecutor(len(frames)) as pool:
-        np.testing.assert_array_equal(list(pool.map(run, frames)), alone_in_time)
+        at_the_same_time = list(pool.map(run, frames))
+    assert len(unpacked) == 1
+    np.testing.assert_array_equal(at_the_same_time, [run(x) for x in frames])
+
+
+@pytest.mark.compiled
+def test_programs_that_are_bound_in_several_threads_at_the_same_time(model):
+    program_of.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        energies = list(pool.map(lambda _: float(model.bind("ALDP").forces()(torch.zeros(1, 5, 3) + torch.eye(5, 3))[0]), range(4)))
+    assert len(set(energies)) == 1
 
 
 def test_particles_of_the_force_that_were_changed(alone, frames):
@@ -425,6 +455,16 @@ def test_xml_of_another_version(model):
     fields = json.loads(header)
     fields["description"]["not yet thought of"] = 1
     content = json.dumps(fields).encode() + b"\n" + weights
+    force.__setstate__(hashlib.sha256(content).digest() + content)
+    with pytest.raises(ScoreMDError, match="another version"):
+        force.unpack()
+
+
+@pytest.mark.parametrize("content", [b"", b"no JSON\n", b"{}\n", b"[]\n", "whole header\n and no weights"])
+def test_contents_that_are_none_of_ours(model, content):
+    force = ModelForce(model, model.bind("ALDP").system)
+    if isinstance(content, str):
+        content = force.__getstate__()[32:].split(b"\n", 1)[0] + b"\nweights"
     force.__setstate__(hashlib.sha256(content).digest() + content)
     with pytest.raises(ScoreMDError, match="another version"):
         force.unpack()

@@ -7,6 +7,7 @@ from scoremd.analysis.structure import mirror_images
 from scoremd.errors import ScoreMDError
 from scoremd.peptide_builder import AMINO_ACIDS, build_peptide, residues_of
 from scoremd.systems import load_system
+from tests.peptides import needs_builder
 
 
 def test_sequences_by_letters_and_by_names():
@@ -26,6 +27,7 @@ def built(residues):
     return mdtraj.Trajectory(np.array(positions.value_in_unit(unit.nanometer))[None], mdtraj.Topology.from_openmm(topology))
 
 
+@needs_builder
 def test_all_amino_acids_are_extended_chains_of_the_right_hand():
     peptide = built(list(AMINO_ACIDS.values()))
     assert [r.name for r in peptide.topology.residues] == list(AMINO_ACIDS.values())
@@ -37,6 +39,7 @@ def test_all_amino_acids_are_extended_chains_of_the_right_hand():
     assert peptide.topology.select("name OXT").size == 1
 
 
+@needs_builder
 def test_caps_continue_the_chain():
     peptide = built(["ACE", "ALA", "NME"])
     names = [(a.residue.name, a.name) for a in peptide.topology.atoms]
@@ -47,6 +50,7 @@ def test_caps_continue_the_chain():
     assert 0.13 < length < 0.14
 
 
+@needs_builder
 def test_other_residues_are_not_taken_for_alanine():
     with pytest.raises(ScoreMDError, match="residue NLE is none of the twenty amino acids and no cap"):
         build_peptide(load_system("villin").residues)

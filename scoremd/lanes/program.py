@@ -24,6 +24,8 @@ LANES = 16
 FEW = 3
 #: Not -O3, which takes longer to compile programs that are not faster.
 _FLAGS = ["-O2", "-march=native", "-funroll-loops", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast"]
+#: A function can be traced by one thread at a time.
+_tracing = threading.Lock()
 _LANES_FLAGS = [*_FLAGS, "-ftree-slp-vectorize"]
 _SINGLE_FLAGS = [*_FLAGS, "-ftree-vectorize", "-fvect-cost-model=dynamic"]
 
@@ -87,7 +89,7 @@ class BoundProgram:
         return tuple(outputs)
 
     def in_place(self, *inputs: Tensor) -> tuple[list[Tensor], Callable[[], None]]:
-        """Tensors for the results, and what computes them from the numbers that the inputs then hold.
+        """Tensors for the results, totals apart, and what computes them from the numbers that the inputs then hold.
 
         For one molecule at a time, where what Python does for a call takes as long as half of the call. All of it is for one thread.
 
@@ -95,6 +97,8 @@ class BoundProgram:
         ----------
         inputs : contiguous
         """
+        if not all(q.is_contiguous() for q in inputs):
+            raise ValueError("inputs that are computed from in place must be contiguous")
         n = self._program.check(inputs)
         outputs = self._program.empty_outputs(n)
         sources, places = _pointers(inputs), _pointers(outputs)
@@ -102,6 +106,7 @@ class BoundProgram:
         def compute() -> None:
             self._program.run(n, sources, self._pointers, places)
 
+        compute.tensors = inputs, outputs  # type: ignore[attr-defined]  # kept as long as the pointers to them
         return outputs, compute
 
 
@@ -130,7 +135,8 @@ def compile_program(
     """
     if find_compiler() is None:
         return None
-    graph = trace(function, shared, inputs, totals)
+    with _tracing:
+        graph = trace(function, shared, inputs, totals)
     library = _library("kernels.hpp", generate(graph), _LANES_FLAGS)
     return None if library is None else Program(graph, library, [x.shape[1:] for x in inputs])
 

@@ -24,9 +24,11 @@ def test_an_excess_above_the_limit_does_not_agree_whatever_its_interval():
     assert judge(Pair("simulation vs reference", js, ZERO, {}, (), np.zeros(0), None), 0.004).status == "undecided"
 
 
-@pytest.mark.parametrize(("low", "high", "status"), [(0.0, 0.001, "undecided"), (0.003, 0.01, "differ")])
-def test_frames_that_share_no_cells_never_agree(low, high, status):
-    js = Divergence(0.692, 0.691, 0.001, 40, low, high)
+@pytest.mark.parametrize(
+    ("floor", "low", "high", "status"), [(0.41, 0.0, 0.001, "undecided"), (0.41, 0.003, 0.01, "differ"), (0.39, 0.0, 0.001, "agree")]
+)
+def test_frames_that_share_few_cells_never_agree(floor, low, high, status):
+    js = Divergence(floor + 0.001, floor, 0.001, 40, low, high)
     assert judge(Pair("samples vs reference", js, ZERO, {}, (), np.zeros(0), None), 0.002).status == status
 
 

@@ -60,7 +60,7 @@ COMMANDS = {
     "emulate": ("emulate", "ALDP", "-n", "60", *SIMULATION, "-o", "c"),
 }
 #: Of each command, and how often at most before a run may end; with the one that starts from nothing 52 in all.
-KILLS, IN_A_ROW = 12, 4
+KILLS, IN_A_ROW = 13, 4
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ made = pytest.importorskip("physical_validation.data")
 
 pytestmark = [pytest.mark.slow, pytest.mark.compiled]
 
+SHIPPED = [("alanine-dipeptide", "ALDP"), ("dipeptides", "KS")]
 REPLICAS, BEFORE, FRAMES, APART = 200, 2.0, 60, 0.25
 
 
@@ -25,13 +26,13 @@ def model():
     return ForceField.load("alanine-dipeptide")
 
 
-def run(model, temperature=300.0, time_step=2.0, seed=0, frames=FRAMES, apart=APART):
+def run(model, temperature=300.0, time_step=2.0, seed=0, frames=FRAMES, apart=APART, name="ALDP"):
     """Potential and kinetic energy in kJ/mol and positions in nm of replicas at times `apart` ps, (replica, frame, ...)."""
-    bound = model.bind("ALDP")
+    bound = model.bind(name)
     own = langevin_parameters(bound, SimulationSettings(ns=1.0, replicas=REPLICAS, time_step_fs=time_step))
     parameters = LangevinParameters(own.time_step, own.friction, thermal_energy(temperature), own.masses)
     replicas = Replicas(bound, parameters, bound.forces())
-    start = torch.from_numpy(model.sample("ALDP", REPLICAS, seed=seed).xyz)
+    start = torch.from_numpy(model.sample(name, REPLICAS, seed=seed).xyz)
     replicas.start(start, torch.Generator().manual_seed(seed))
     replicas.advance(round(BEFORE / own.time_step))
     found = []
@@ -102,19 +103,21 @@ def by_replica(values):
     return average(values.ravel(), np.repeat(np.arange(len(values)), values.shape[1]))
 
 
-def test_configurational_averages_do_not_depend_on_the_time_step(model, cold):
+@pytest.mark.parametrize(("folder", "name"), SHIPPED)
+def test_configurational_averages_do_not_depend_on_the_time_step(folder, name):
     """Mean energy at 2, 3 and 4 fs is that at 1 fs within the intervals and 2 % of the thermal energy, the variance of bonds within 4 %."""
-    bonds = np.array(model.bind("ALDP").system.bonds)
+    model = ForceField.load(folder)
+    bonds, temperature = np.array(model.bind(name).system.bonds), model.description.temperature
 
     def averages(q):
         lengths = np.linalg.norm(q[2][:, :, bonds[:, 0]] - q[2][:, :, bonds[:, 1]], axis=-1)
         variances = ((lengths - lengths.mean((0, 1))) ** 2).mean(-1)
         return by_replica(q[0]), by_replica(variances)
 
-    thermal = thermal_energy(300.0) * 12 / 2
-    short_energy, short_variance = averages(run(model, time_step=1.0, seed=3))
+    thermal = thermal_energy(temperature) * float(model.bind(name).space.degrees_of_freedom) / 2
+    short_energy, short_variance = averages(run(model, temperature, time_step=1.0, seed=3, name=name))
     for step in (2.0, 3.0, 4.0):
-        energy, variance = averages(cold if step == 2.0 else run(model, time_step=step, seed=2))
+        energy, variance = averages(run(model, temperature, time_step=step, seed=2, name=name))
         noise = np.hypot(energy.high - energy.low, short_energy.high - short_energy.low) / 2
         assert abs(energy.value - short_energy.value) < 0.02 * thermal + 1.5 * noise, step
         assert variance.value == pytest.approx(short_variance.value, rel=0.04), step
@@ -137,8 +140,9 @@ def test_rates_of_crossings_do_not_depend_on_the_time_step(model):
         assert abs(one.value - other.value) < 0.75 * np.hypot(one.high - one.low, other.high - other.low)
 
 
-def test_ten_million_replica_steps_lose_none(model):
+@pytest.mark.parametrize(("folder", "name"), SHIPPED)
+def test_ten_million_replica_steps_lose_none(folder, name):
     """A thousand replicas of ten thousand steps, 20 ps."""
-    simulation = model.simulate("ALDP", ns=0.02, replicas=1000, seed=0)
+    simulation = ForceField.load(folder).simulate(name, ns=0.02, replicas=1000, seed=0)
     assert simulation.lost == ()
     assert len(simulation.replica) == 1000 * 20
