@@ -1,6 +1,6 @@
 """How time and memory grow with the length of a C-alpha chain: training, simulation, sampling, with an untrained network.
 
-    python benchmarks/chain_length.py --beads 10 28 56 80
+    python benchmarks/chain_length.py --beads 5 10 28 64
 
 Each length in a process of its own, on one thread: seconds of a training step, steps/s of one replica and replica-steps/s of 100 in the
 engine, samples/s at the default number of calls, seconds of compilation, and the largest memory. Then the exponents of a power law between
@@ -95,7 +95,7 @@ def measure(n: int) -> dict[str, float]:
 def main() -> None:
     """Measure each length, print the table, write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--beads", type=int, nargs="+", default=[10, 28, 56, 80])
+    parser.add_argument("--beads", type=int, nargs="+", default=[5, 10, 28, 64])
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     a = parser.parse_args()
     if a.one is not None:

@@ -383,12 +383,14 @@ def simulate(
 ) -> None:
     """Run Langevin dynamics of many replicas with the network's forces, started from samples."""
     from scoremd.backbone import add_backbone
+    from scoremd.files import exclusive_output
 
     _use(threads)
     for force_field, found, path in _jobs(systems, model, output):
         run = force_field.simulate(found, ns=ns, replicas=replicas, seed=seed, time_step_fs=time_step, frame_interval_ps=every, output=path)
         if backbone:
-            replace(run, trajectory=add_backbone(run.trajectory)).write(path)
+            with exclusive_output(path):
+                replace(run, trajectory=add_backbone(run.trajectory)).write(path)
         print(f"{run.trajectory.n_frames} frames of {replicas} replicas written to {path}; {len(run.lost)} replicas lost")
 
 

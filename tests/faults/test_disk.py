@@ -74,7 +74,15 @@ def commands(folder, model, data):
     }
 
 
-COMMANDS = (*(f"sample {end}" for end in ("h5", "xtc", "dcd", "pdb")), "simulate h5", "simulate pdb", "emulate", "train", "init")
+COMMANDS = (
+    *(f"sample {end}" for end in ("h5", "xtc", "dcd", "pdb")),
+    "simulate h5",
+    "simulate pdb",
+    "emulate",
+    "train",
+    "init",
+    "reweight",
+)
 
 
 @pytest.mark.parametrize("free", [0, 4096, 12288])
