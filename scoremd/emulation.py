@@ -251,6 +251,10 @@ def compare_run(samples: mdtraj.Trajectory | None, run: Simulation | None, *, sy
     system : or its name
     seed : of the random subsamples
 
+    Returns
+    -------
+    what `scoremd compare` shows: divergences in nats with floors and intervals in `pairs`, each ensemble's own figures in `ensembles`
+
     Raises
     ------
     ScoreMDError

@@ -17,6 +17,7 @@ from scoremd import resources
 from scoremd.bound_model import SAMPLING_BATCH, BoundModel
 from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
+from scoremd.files import make_folder
 from scoremd.model_files import CONFIG, load_model, model_hash, read_description, save_model
 from scoremd.molecules import require_molecule
 from scoremd.nn.energy import MoleculeEnergy
@@ -69,9 +70,18 @@ class ForceField:
         return loaded
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write `model.safetensors` and `config.yaml` into a folder, made if need be."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        save_model(Path(folder), self.description, self.experts)
+        """Write `model.safetensors` and `config.yaml` into a folder, which `load` reads.
+
+        Parameters
+        ----------
+        folder : made if need be; files of these names are replaced
+
+        Raises
+        ------
+        ScoreMDError
+            If it is a file or cannot be written to.
+        """
+        save_model(make_folder(Path(folder)), self.description, self.experts)
 
     @property
     def hash(self) -> str:
@@ -79,7 +89,17 @@ class ForceField:
         return model_hash(self.description, self.experts)
 
     def find(self, name: str) -> System:
-        """The molecule of this name: one that the model brings with it, or any that `load_system` finds."""
+        """The molecule of this name.
+
+        Parameters
+        ----------
+        name : of one that the model brings with it, or of any that `load_system` finds
+
+        Raises
+        ------
+        ScoreMDError
+            If there is none.
+        """
         return load_system(name, self.systems)
 
     def bind(self, system: System | str) -> BoundModel:
@@ -263,7 +283,16 @@ class ForceField:
         Parameters
         ----------
         system : or its name
-        temperature : of the dynamics, K or with its unit; a ScoreMDError if it is not the model's. None leaves it unchecked
+        temperature : of the dynamics, K or with its unit, which has to be the model's. None leaves it unchecked
+
+        Returns
+        -------
+        System and Topology of the beads: particles in their order, masses in Da, no constraints; energies in kJ/mol
+
+        Raises
+        ------
+        ScoreMDError
+            If there is no such system, the model does not cover it, or the temperature is another one.
         """
         from scoremd.openmm import create_system
 

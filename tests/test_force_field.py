@@ -31,6 +31,13 @@ def test_a_saved_model_is_the_same_model(folder):
     assert alanine_dipeptide(seed=1).hash != before.hash
 
 
+def test_a_model_is_not_saved_over_a_file(tmp_path):
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(ScoreMDError, match="is a file, where a folder"):
+        alanine_dipeptide().save(tmp_path / "model")
+    assert (tmp_path / "model").read_text() == "mine"
+
+
 def test_models_are_found_by_name(folder, monkeypatch):
     shelf = folder.parent / "shelf" / "force_fields"
     shelf.mkdir(parents=True)
