@@ -414,7 +414,8 @@ def compare(
     from scoremd.systems import load_system
     from scoremd.trajectory_files import read_trajectory
 
-    found = load_system(system) if model is None else ForceField.load(model).find(system)
+    force_field = None if model is None else ForceField.load(model)
+    found = load_system(system) if force_field is None else force_field.find(system)
     ensemble = found.reference_ensemble() if reference is None else found.beads_of(replace(read_ensemble(reference), forces=None))
     drawn, of_replicas, _ = (None, None, None) if samples is None else read_trajectory(samples, found.topology())
     if of_replicas is not None:
@@ -425,7 +426,7 @@ def compare(
     comparison = compare_trajectories(found, drawn, run, replicas, reference=ensemble, lost=lost, seed=seed)
     with exclusive(make_folder(output)):
         comparison.to_json(output / "comparison.json")
-        write_report(output / "report.html", comparison, provenance(None, _command(), seed=seed))
+        write_report(output / "report.html", comparison, provenance(force_field, _command(), seed=seed))
     _show(comparison)
     print(f"report: {output / 'report.html'}")
 

@@ -300,6 +300,7 @@ def test_from_a_trajectory_to_a_model_and_its_report(tmp_path, own, monkeypatch)
     assert drawn.exit_code == 0, drawn.output
     compared = run("compare", "mine", "--model", model, "--samples", tmp_path / "s.h5", "-o", tmp_path / "report")
     assert compared.exit_code == 0, compared.output
+    assert ForceField.load(model).hash in (tmp_path / "report" / "report.html").read_text()
     comparison = json.loads((tmp_path / "report" / "comparison.json").read_text())
     assert "native_rmsd_pm" in comparison["comparisons"]["samples vs reference"]
     monkeypatch.setattr(bound_model, "FLOW_INTERVALS", 2)
