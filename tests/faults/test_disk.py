@@ -12,10 +12,13 @@ import pytest
 import torch
 
 from scoremd import emulation, frame_store
+from scoremd.analysis import report
+from scoremd.data import read_ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.files import replacing
 from scoremd.force_field import ForceField
 from scoremd.simulation import engine
+from scoremd.systems import load_system
 from scoremd.training import trainer
 from tests.commands import refused, run
 from tests.models import SMALL, alanine_dipeptide
@@ -60,11 +63,13 @@ def commands(folder, model, data):
     settings = {"name": "test", "title": "Test", "system": "ALDP", "data": str(data / "ALDP-small.h5"), "output": str(folder / "run")}
     settings |= {"network": SMALL, "steps": 4, "batch": 16, "checkpoint_every": 2}
     (model.parent / "train.yaml").write_text(json.dumps(settings))
+    load_system("ALDP").beads_of(read_ensemble(data / "ALDP-small.h5")).to_mdtraj().save_hdf5(str(model.parent / "samples.h5"))
     drawn = ("--model", model, "--threads", 1)  # threads would not outlive a fork
     simulated = (*SIMULATION, *drawn)
     return {
         **{f"sample {end}": ("sample", "ALDP", "-n", 40, *drawn, "-o", folder / f"a.{end}") for end in ("h5", "xtc", "dcd", "pdb")},
         "reweight": ("reweight", "ALDP", "-n", 40, *drawn, "-o", folder / "w.h5"),
+        "compare": ("compare", "ALDP", "--samples", model.parent / "samples.h5", "-o", folder / "d"),
         "simulate h5": ("simulate", "ALDP", *simulated, "-o", folder / "b.h5"),
         "simulate pdb": ("simulate", "ALDP", *simulated, "-o", folder / "b.pdb"),
         "emulate": ("emulate", "ALDP", "-n", 60, *simulated, "-o", folder / "c"),
@@ -82,6 +87,7 @@ COMMANDS = (
     "train",
     "init",
     "reweight",
+    "compare",
 )
 
 
@@ -140,6 +146,7 @@ def in_another_process(*arguments):
         ("sample h5", ForceField, "sample"),
         ("sample pdb", ForceField, "sample"),
         ("reweight", ForceField, "weighted_samples"),
+        ("compare", report, "write_report"),
     ],
 )
 def test_of_two_processes_with_one_output_the_second_is_refused(tmp_path, model, data, monkeypatch, command, owner, name):
@@ -259,7 +266,7 @@ def test_weights_that_are_not_finite_are_refused_by_every_command(tmp_path, mode
     for name in ("sample h5", "simulate h5", "emulate", "reweight"):
         refused(run(*commands(tmp_path / "out", model, data)[name]), "model.safetensors: holds weights that are not finite")
     refused(run("refine", model, "--data", data / "ALDP-small.h5", "-o", tmp_path / "out" / "d"), "not finite")
-    assert contents(tmp_path) == before | {"train.yaml": (tmp_path / "train.yaml").read_bytes()}
+    assert contents(tmp_path) == before | {name: (tmp_path / name).read_bytes() for name in ("train.yaml", "samples.h5")}  # of `commands`
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
