@@ -120,9 +120,9 @@ class BoundModel:
 
     def force_of_one(self) -> SingleForceFunction:
         """`forces` of one conformation (bead, 3), as arrays, for one thread, with as little Python as can be, for microseconds count."""
-        function, forces = self.at_noise(self._level_of_forces), self.forces()
-        scale, kt = self._scale, thermal_energy(self.description.temperature)
+        function, scale, kt = self.at_noise(self._level_of_forces), self._scale, thermal_energy(self.description.temperature)
         if not isinstance(function, BoundProgram):
+            forces = self.forces()
 
             def as_written(positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float32]]:
                 energy, force = forces(torch.from_numpy(_at_origin(positions).astype(np.float32))[None])

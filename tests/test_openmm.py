@@ -115,9 +115,8 @@ def test_energy_and_forces_are_the_engines_on_each_platform(model, alone, frames
     energies, forces = model.bind("ALDP").forces()(torch.from_numpy(frames.astype(np.float32)))
     ctx = context(alone, frames[0], platform=platform)
     for x, e, f in zip(frames, energies, forces, strict=True):
-        ctx.setPositions(
-            x if platform in ("CUDA", "OpenCL") else x + 7.0
-        )  # far from the origin, too, where positions are in double precision
+        # far from the origin, too, where positions are in double precision
+        ctx.setPositions(x if platform in ("CUDA", "OpenCL") else x + 7.0)
         energy, force = evaluate(ctx)
         # float32: seven digits of energies and of positions under the forces of stiff bonds
         assert energy == pytest.approx(float(e), rel=1e-6, abs=1e-3)

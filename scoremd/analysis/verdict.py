@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 #: What is worth a sentence: a population off by this much free energy (kT), a bond's mean (pm), its standard deviation.
 WORTH_KT, WORTH_PM, WORTH_RATIO = 0.1, 0.2, 0.03
-#: A floor (nats) so near to ln 2, the divergence of ensembles without a cell in common, that excesses shrink: with 4,096 cells a true
-#: divergence of 0.009 reads as 0.002 to 0.003 over a floor of 0.47 or more.
+#: A floor (nats) so near to ln 2, the divergence of ensembles without a cell in common, that excesses shrink: what differs
+#: could then pass for what agrees.
 SATURATED = 0.4
 
 Status = Literal["agree", "differ", "undecided"]
