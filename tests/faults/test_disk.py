@@ -8,12 +8,13 @@ import signal
 import subprocess
 
 import h5py
+import numpy as np
 import pytest
 import torch
 
-from scoremd import emulation, frame_store
+from scoremd import emulation, frame_store, reference, refinement
 from scoremd.analysis import report
-from scoremd.data import read_ensemble
+from scoremd.data import read_ensemble, write_ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.files import replacing
 from scoremd.force_field import ForceField
@@ -26,6 +27,7 @@ from tests.models import SMALL, alanine_dipeptide
 pytestmark = pytest.mark.usefixtures("short")
 
 SIMULATION = ("--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005)
+REFINEMENT = ("--samples", 16, "--ps", 0.4, "--replicas", 2)
 
 
 @pytest.fixture
@@ -63,7 +65,9 @@ def commands(folder, model, data):
     settings = {"name": "test", "title": "Test", "system": "ALDP", "data": str(data / "ALDP-small.h5"), "output": str(folder / "run")}
     settings |= {"network": SMALL, "steps": 4, "batch": 16, "checkpoint_every": 2}
     (model.parent / "train.yaml").write_text(json.dumps(settings))
-    load_system("ALDP").beads_of(read_ensemble(data / "ALDP-small.h5")).to_mdtraj().save_hdf5(str(model.parent / "samples.h5"))
+    ensemble = read_ensemble(data / "ALDP-small.h5")
+    write_ensemble(model.parent / "few.h5", ensemble.select(np.arange(20)))
+    load_system("ALDP").beads_of(ensemble).to_mdtraj().save_hdf5(str(model.parent / "samples.h5"))
     drawn = ("--model", model, "--threads", 1)  # threads would not outlive a fork
     simulated = (*SIMULATION, *drawn)
     return {
@@ -74,6 +78,7 @@ def commands(folder, model, data):
         "simulate pdb": ("simulate", "ALDP", *simulated, "-o", folder / "b.pdb"),
         "emulate": ("emulate", "ALDP", "-n", 60, *simulated, "-o", folder / "c"),
         "train": ("train", model.parent / "train.yaml"),
+        "refine": ("refine", *drawn[1:], "--data", model.parent / "few.h5", *REFINEMENT, "-o", folder / "m"),
         "reference": ("reference", "ALDP", "--ns", 4e-5, "--every", 0.01, "--replicas", 2, "-o", folder / "r.h5"),
         "init": ("init", data / "ALDP-small.h5", "--temperature", 300, "--select", "name C CA N", "-o", folder / "i.yaml"),
     }
@@ -88,6 +93,7 @@ COMMANDS = (
     "init",
     "reweight",
     "compare",
+    "refine",
 )
 
 
@@ -147,6 +153,9 @@ def in_another_process(*arguments):
         ("sample pdb", ForceField, "sample"),
         ("reweight", ForceField, "weighted_samples"),
         ("compare", report, "write_report"),
+        ("refine", ForceField, "simulate"),
+        ("refine", refinement, "refine_network"),
+        ("reference", reference._Replicas, "advance"),
     ],
 )
 def test_of_two_processes_with_one_output_the_second_is_refused(tmp_path, model, data, monkeypatch, command, owner, name):
