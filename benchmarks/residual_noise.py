@@ -16,11 +16,12 @@ import torch
 from results_file import write_results
 from torch import Tensor
 
-from scoremd.diffusion.fokker_planck import basis_points, displaced_points, fokker_planck_loss, residual, residual_estimates
+from scoremd.diffusion.fokker_planck import displaced_points, fokker_planck_loss, residual, residual_estimates, stencil
 from scoremd.diffusion.losses import add_noise, stratified
 from scoremd.force_field import ForceField
 from scoremd.nn.score import energy_and_score
 from scoremd.training.config import FokkerPlanckConfig
+from scoremd.training.evaluation import AsWritten, Term
 
 _EXACT, _PROBED = 2, 16
 
@@ -39,7 +40,8 @@ def main() -> None:
     assert reference is not None
     clean = bound.scaled(torch.from_numpy(reference.positions))
     generator, space, (low, high) = torch.Generator().manual_seed(a.seed), bound.space, FokkerPlanckConfig().log_snr
-    weights = [p.requires_grad_() for p in network.parameters()]
+    written, parameters = AsWritten(network), dict(network.named_parameters())
+    weights = [p.requires_grad_() for p in parameters.values()]
 
     def energy(x: Tensor, log_snr: Tensor) -> Tensor:
         found: Tensor = network(x, log_snr, bound.molecule)
@@ -53,9 +55,11 @@ def main() -> None:
     def exact() -> Tensor:
         x, log_snr = drawn(_EXACT)
         directions = space.directions(_EXACT, generator)
-        points = basis_points(x, log_snr, directions)
-        _, scores = energy_and_score(energy, points, log_snr.repeat(len(points) // _EXACT), create_graph=True)
-        return (residual(energy, scores, x, log_snr, directions, space.degrees_of_freedom) ** 2 / space.degrees_of_freedom).mean()
+        points, levels, copies = stencil(x, log_snr, directions)
+        freedom = space.degrees_of_freedom
+        form = residual(x, log_snr, directions, freedom)
+        ((left, _),) = written.forms(parameters, [Term(points, levels, bound.molecule, copies, form)])
+        return (left**2 / freedom).mean()
 
     def probed() -> Tensor:
         x, log_snr = drawn(_PROBED)

@@ -13,9 +13,12 @@ Estimates: div s = <v.(s(x + h v) - s(x - h v))> / 2h with random probes v; two 
 and R_2, and R_1 R_2 is unbiased for R^2 where R_1^2 is not.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from scoremd.diffusion.quadratic_form import QuadraticForm
 from scoremd.nn.noise_level import signal_and_noise
 from scoremd.nn.score import EnergyFunction, energy_and_score
 
@@ -112,11 +115,39 @@ def divergence(scores: Tensor, log_snr: Tensor, directions: Tensor) -> Tensor:
     return (directions * (there - here) / _step(log_snr)).sum((0, 2, 3))
 
 
-def residual(energy: EnergyFunction, scores: Tensor, x: Tensor, log_snr: Tensor, directions: Tensor, degrees_of_freedom: Tensor) -> Tensor:
-    """R at x, (batch,), from the scores at `basis_points` along a whole basis of D directions.
+class Stencil(NamedTuple):
+    """Where energies and scores are needed for R at each point of a batch.
 
-    A single probe's estimate of the divergence would drown the gradient of R_1 R_2, however small R is.
+    Attributes
+    ----------
+    points : (batch, K + 3, bead, dimension) x, x displaced along each direction, and x twice more
+    log_snr : (3 batch,) the levels of x, those a step above and those a step below, one after the other
+    copies : how many of the points of each are at the first, second and third of its levels
     """
-    here = scores[: len(x)]
-    spread = degrees_of_freedom + divergence(scores, log_snr, directions) + ((x + here) * here).sum((1, 2))
-    return rate(energy, x, log_snr) + signal_and_noise(log_snr)[1] ** 2 * spread
+
+    points: Tensor
+    log_snr: Tensor
+    copies: tuple[int, ...]
+
+
+def stencil(x: Tensor, log_snr: Tensor, directions: Tensor) -> Stencil:
+    """The points for R along a whole basis, arguments as of `basis_points`."""
+    n, k = len(x), len(directions)
+    points = torch.cat([basis_points(x, log_snr, directions).unflatten(0, (k + 1, n)), x[None], x[None]])
+    levels = torch.cat([log_snr, log_snr + LAMBDA_STEP, log_snr - LAMBDA_STEP])
+    return Stencil(points.transpose(0, 1), levels, (k + 1, 1, 1))
+
+
+def residual(x: Tensor, log_snr: Tensor, directions: Tensor, degrees_of_freedom: Tensor) -> QuadraticForm:
+    """R at x as a form of the energies and scores at its `stencil`, a group of points for each of the batch.
+
+    A single probe's estimate of the divergence would drown the gradient of R_1 R_2, however small R is: this one takes a whole basis.
+    """
+    n, k = len(x), len(directions)
+    sigma2 = signal_and_noise(log_snr)[1] ** 2
+    there = directions / _step(log_snr)
+    score = sigma2[:, None, None] * torch.cat([(x - there.sum(0))[None], there, x.new_zeros(2, *x.shape)])
+    slope = 1 / (2 * LAMBDA_STEP)
+    energy = torch.tensor([0.0] * (k + 1) + [-slope, slope], dtype=x.dtype, device=x.device).expand(n, -1)
+    square = torch.cat([2 * sigma2[:, None], x.new_zeros(n, k + 2)], 1)
+    return QuadraticForm(sigma2 * degrees_of_freedom, energy, score.transpose(0, 1), square)

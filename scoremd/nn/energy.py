@@ -99,9 +99,23 @@ class Context(NamedTuple):
     confinement: Tensor
     normaliser: Tensor
 
-    def repeated(self, rows: int) -> "Context":
-        """That of copies of the batch, one after the other, `rows` in all; one row goes on to stand for all."""
-        return tree_map_only(Tensor, lambda q: q if len(q) in (1, rows) else q.repeat(rows // len(q), *[1] * (q.dim() - 1)), self)
+    def rows(self, start: int, stop: int) -> "Context":
+        """That of a part of the batch; one row goes on to stand for all."""
+        return tree_map_only(Tensor, lambda q: q if len(q) == 1 else q[start:stop], self)
+
+    def repeated(self, copies: tuple[int, ...]) -> "Context":
+        """That of groups of samples, from that of the first level of each group, of the second of each, and so on.
+
+        `copies` says how many samples of a group are at each of its levels. One row goes on to stand for all.
+        """
+
+        def of_samples(q: Tensor) -> Tensor:
+            if len(q) == 1 or copies == (1,):
+                return q
+            levels = q.unflatten(0, (len(copies), -1))  # not gathered by indices: the gradient would be scattered
+            return torch.cat([part[:, None].expand(-1, n, *q.shape[1:]) for part, n in zip(levels, copies, strict=True)], 1).flatten(0, 1)
+
+        return tree_map_only(Tensor, of_samples, self)
 
 
 class MoleculeEnergy(nn.Module):
@@ -162,16 +176,17 @@ class MoleculeEnergy(nn.Module):
         gate_width = c.scalars + c.vectors
         return MoleculeEncoder(c.scalars, c.radial_width, widths, gate_width, c.layers, c.encoder_width, torsions[..., 1], self.n_beads)
 
-    def forward(self, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
+    def forward(self, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch, copies: tuple[int, ...] = (1,)) -> Tensor:
         """Energy in kT, shape (batch,).
 
         Parameters
         ----------
         x : (batch, bead, 3) scaled coordinates
-        log_snr : (batch,) or (1,); or those of a part, if the batch is copies of that part, one after the other
+        log_snr : (batch,) or (1,); fewer, if samples share levels
         molecule : types, one row for each noise level or one for all
+        copies : how samples share levels, see `Context.repeated`; each has its own by default
         """
-        return self.evaluate(x, self.context(log_snr, molecule).repeated(len(x)))
+        return self.evaluate(x, self.context(log_snr, molecule).repeated(copies))
 
     def context(self, log_snr: Tensor, molecule: MoleculeBatch) -> Context:
         """What `evaluate` is to be given; arguments as those of `forward`."""

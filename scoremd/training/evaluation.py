@@ -1,23 +1,24 @@
 """Energies and scores that losses can be differentiated through, by torch as written or by compiled programs in lanes.
 
-A loss is a function of energies and scores. With dL = sum g dE + u . ds its gradient is that of sum g E + u . s with g and u held
-fixed. For score matching, half of w |s - y|^2, u is w (s - y), so its gradient is that of w |s|^2 / 2 - (w y) . s: of the same form but
-for the first term. One program, of coordinates, their context, w, u and g, serves all losses: it gives the gradient with respect to
-weights and to the context. From there on torch goes on as usual: copies of a sample share what does not depend on coordinates.
+Losses are functions of quadratic forms of energies and scores (`scoremd.diffusion.quadratic_form`): that of score matching is one, and
+each point's Fokker-Planck residual is one. The gradient of a form does not depend on its value, so one program, of coordinates, their
+context and the form's coefficients, serves all: in one go it gives energies, scores, and the form's gradient with respect to weights and to
+the context. From there on torch goes on as usual: points at one level share what does not depend on coordinates.
 """
 
 import copy
 import functools
-import math
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from scoremd.diffusion.quadratic_form import QuadraticForm
 from scoremd.lanes.program import LANES, Program, compile_program
 from scoremd.nn.energy import Context, MoleculeEnergy
 from scoremd.nn.molecule import MoleculeBatch
@@ -28,22 +29,32 @@ from scoremd.parts import LARGEST_PART, concurrently, single_threaded
 Weights = Mapping[str, Tensor]
 
 
-class Evaluation(Protocol):
-    """What losses need at scaled coordinates x (batch, bead, 3) and noise levels (batch,), to be differentiated once in the weights.
+class Term(NamedTuple):
+    """A quadratic form and the points that it is of.
 
-    Where the batch is copies of a part, one after the other, noise levels and molecules are those of the part.
+    Attributes
+    ----------
+    x : (group, point, bead, 3) scaled coordinates
+    log_snr, molecule : noise levels and molecules of each, or one for all
+    copies : how points share levels, see `scoremd.nn.energy.Context.repeated`
+    form : its coefficients
     """
 
+    x: Tensor
+    log_snr: Tensor
+    molecule: MoleculeBatch
+    copies: tuple[int, ...]
+    form: QuadraticForm
+
+
+class Evaluation(Protocol):
+    """What losses need at scaled coordinates and noise levels, to be differentiated once in the weights."""
+
     def energy(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
-        """Energy (batch,) in kT."""
+        """Energy (batch,) in kT of x (batch, bead, 3) at levels (batch,)."""
 
-    def energy_and_score(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> tuple[Tensor, Tensor]:
-        """Energy (batch,) in kT and score (batch, bead, 3)."""
-
-    def match(
-        self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch, target: Tensor, importance: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Scores, not to be differentiated, and half of the sum of importance (batch,) times their squared distance from `target`."""
+    def forms(self, weights: Weights, terms: Sequence[Term]) -> list[tuple[Tensor, Tensor]]:
+        """Values (group,) of each form, and the scores, which are not to be differentiated."""
 
 
 class AsWritten:
@@ -56,20 +67,18 @@ class AsWritten:
         """See `Evaluation`."""
         return functional_call(self.network, dict(weights), (x, log_snr, molecule))
 
-    def energy_and_score(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> tuple[Tensor, Tensor]:
+    def forms(self, weights: Weights, terms: Sequence[Term]) -> list[tuple[Tensor, Tensor]]:
         """See `Evaluation`."""
-        return energy_and_score(lambda a, b: self.energy(weights, a, b, molecule), x, log_snr, create_graph=True)
+        return [self._form(weights, term) for term in terms]
 
-    def match(
-        self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch, target: Tensor, importance: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """See `Evaluation`."""
-        _, score = self.energy_and_score(weights, x, log_snr, molecule)
-        return score.detach(), _half_error(score, target, importance)
+    def _form(self, weights: Weights, term: Term) -> tuple[Tensor, Tensor]:
+        def energy(x: Tensor, log_snr: Tensor) -> Tensor:
+            found: Tensor = functional_call(self.network, dict(weights), (x, log_snr, term.molecule, term.copies))
+            return found
 
-
-def _half_error(score: Tensor, target: Tensor, importance: Tensor) -> Tensor:
-    return 0.5 * (importance * ((score - target) ** 2).sum((1, 2))).sum()
+        found = energy_and_score(energy, term.x.flatten(0, 1), term.log_snr, create_graph=True)
+        e, s = (q.unflatten(0, term.x.shape[:2]) for q in found)
+        return term.form(e, s), s.detach()
 
 
 class _Method:
@@ -135,11 +144,6 @@ class InLanes:
         self.gradients = _compiled(self._gradients, self._shared, [*seeds, *self._example], len(self.used))
 
     @functools.cached_property
-    def values(self) -> Program:
-        """Coordinates, context -> energies, scores."""
-        return _compiled(self._values, self._shared, self._example, 0)
-
-    @functools.cached_property
     def energies(self) -> Program:
         """Coordinates, context -> energies."""
         return _compiled(lambda *q: [self._energies(*q).detach()], self._shared, self._example, 0)
@@ -176,47 +180,80 @@ class InLanes:
         return list(torch.autograd.grad(loss, leaves, materialize_grads=True))
 
     def _gradients(self, *given: Tensor) -> list[Tensor]:
-        """Weights, w, u, g, coordinates, context -> scores, gradients by context, gradients by weight."""
-        arguments, leaves, (w, u, g) = self._leaves(given, 3)
+        """Weights, g, u, w, coordinates, context -> energies, scores, gradients by context, gradients by weight."""
+        arguments, leaves, (g, u, w) = self._leaves(given, 3)
         e, s = self._values(*arguments, create_graph=True)
         with torch.enable_grad():
             loss = (g * e + 0.5 * w * (s * s).sum((1, 2)) + (u * s).sum((1, 2))).sum()
-        return [s.detach(), *torch.autograd.grad(loss, leaves)]
-
-    def _arguments(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> list[Tensor]:
-        """Coordinates, context, weights."""
-
-        def context(*tensors: Tensor) -> list[Tensor]:
-            return _tensors(self._context(dict(zip(weights, tensors, strict=True)), log_snr, molecule).repeated(len(x)))
-
-        made = _OnOneThread.apply(context, *weights.values())
-        return [x, *(q.expand(len(x), *q.shape[1:]) for q in made), *(weights[name] for name in self.used)]
+        return [e.detach(), s.detach(), *torch.autograd.grad(loss, leaves)]
 
     def energy(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
         """See `Evaluation`."""
-        return _Energy.apply(self, *self._arguments(weights, x, log_snr, molecule))
 
-    def energy_and_score(self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> tuple[Tensor, Tensor]:
+        def context(*tensors: Tensor) -> list[Tensor]:
+            return _tensors(self._context(dict(zip(weights, tensors, strict=True)), log_snr, molecule))
+
+        return _Energy.apply(self, *self._arguments(weights, x, _OnOneThread.apply(context, *weights.values())))
+
+    def forms(self, weights: Weights, terms: Sequence[Term]) -> list[tuple[Tensor, Tensor]]:
         """See `Evaluation`."""
-        return _EnergyAndScore.apply(self, *self._arguments(weights, x, log_snr, molecule))
 
-    def match(
-        self, weights: Weights, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch, target: Tensor, importance: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """See `Evaluation`."""
-        return _Match.apply(self, target, importance, *self._arguments(weights, x, log_snr, molecule))
+        def contexts(*tensors: Tensor) -> list[Tensor]:
+            of_all = self._context(dict(zip(weights, tensors, strict=True)), torch.cat([t.log_snr for t in terms]), _molecules(terms))
+            ends = list(itertools.accumulate((len(t.log_snr) for t in terms), initial=0))
+            each = [of_all.rows(*ends[k : k + 2]).repeated(term.copies) for k, term in enumerate(terms)]
+            return [q for context in each for q in _tensors(context)]
 
-    def run(self, program: Program, seeds: Sequence[Tensor], arguments: Sequence[Tensor], totals: int = 0) -> list[Tensor]:
-        """A program's results; `seeds` are arguments that go before the coordinates, and are zero where lanes are empty."""
-        missing, own = -len(arguments[0]) % LANES, len(self._example)
-        seeds = [torch.cat([q, q.new_zeros(missing, *q.shape[1:])]) for q in seeds]
-        return _in_parts(program.bind(*arguments[own:]), [*seeds, *arguments[:own]], totals)
+        # one call for all terms: for a few levels it takes as long as for a hundred
+        made = _OnOneThread.apply(contexts, *weights.values())
+        n, results = len(self._example) - 1, []
+        for k, term in enumerate(terms):
+            arguments = self._arguments(weights, term.x.flatten(0, 1), made[k * n : (k + 1) * n])
+            results.append(_Form.apply(self, term.form, *arguments))
+        return results
+
+    def _arguments(self, weights: Weights, x: Tensor, context: Sequence[Tensor]) -> list[Tensor]:
+        """Coordinates, context, weights."""
+        return [x, *(q.expand(len(x), *q.shape[1:]) for q in context), *(weights[name] for name in self.used)]
+
+    def run(self, program: Program, seeds: Sequence[Tensor], arguments: Sequence[Tensor], totals: int = 0, groups: int = 1) -> list[Tensor]:
+        """A program's results of molecules in groups of one size; the last `totals` results are added up in each group, (group, ...).
+
+        `seeds` are arguments that go before the coordinates, and are zero where lanes are empty.
+        """
+        own, n = len(self._example), len(arguments[0])
+        bound, size = program.bind(*arguments[own:]), n // groups
+
+        def computed(part: slice) -> tuple[Tensor, ...]:
+            missing = -(part.stop - part.start) % LANES
+            zeros = [_longer(q[part], q.new_zeros(missing, *q.shape[1:])) for q in seeds]
+            copies = [_longer(q[part], q[part][-1:].expand(missing, *q.shape[1:])) for q in arguments[:own]]
+            return bound(*zeros, *copies)
+
+        parts = [slice(k, min(k + LARGEST_PART, g + size)) for g in range(0, n, size) for k in range(g, g + size, LARGEST_PART)]
+        results = list(zip(*concurrently(computed, parts), strict=True))
+        k = len(results) - totals
+        rows = [torch.cat([q[: p.stop - p.start] for q, p in zip(found, parts, strict=True)]) for found in results[:k]]
+        return rows + [torch.stack(found).unflatten(0, (groups, -1)).sum(1) for found in results[k:]]
 
     def by_argument(self, found: Sequence[Tensor]) -> list[Tensor | None]:
         """Gradients by `trained` tensors of the context and by `used` weights, for each argument."""
         k = len(self.trained)
         of_context = dict(zip(self.trained, found[:k], strict=True))
         return [None, *(of_context.get(j) for j in range(len(self._example) - 1)), *found[k:]]
+
+
+def _longer(q: Tensor, by: Tensor) -> Tensor:
+    return torch.cat([q, by]) if len(by) else q
+
+
+def _molecules(terms: Sequence[Term]) -> MoleculeBatch:
+    """Of each level of all terms; one row if that is the molecule of all."""
+    first, *others = (t.molecule for t in terms)
+    if all(len(a) == 1 and torch.equal(a, b) for m in (first, *others) for a, b in zip(m, first, strict=True)):
+        return first
+    rows = [[q.expand(len(t.log_snr), *q.shape[1:]) for q in t.molecule] for t in terms]
+    return MoleculeBatch(*map(torch.cat, zip(*rows, strict=True)))
 
 
 def _tensors(context: Context) -> list[Tensor]:
@@ -251,50 +288,26 @@ class _Energy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         programs = ctx.programs
-        return None, *programs.by_argument(programs.run(programs.energy_gradients, [g], ctx.saved_tensors, len(programs.used)))
+        found = programs.run(programs.energy_gradients, [g], ctx.saved_tensors, len(programs.used))
+        k = len(programs.trained)
+        return None, *programs.by_argument([*found[:k], *(q[0] for q in found[k:])])
 
 
-class _EnergyAndScore(torch.autograd.Function):
+class _Form(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, programs: InLanes, *arguments: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.programs = programs
-        ctx.save_for_backward(*arguments)
-        energy, score = programs.run(programs.values, [], arguments)
-        return energy, score
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor, u: Tensor) -> tuple[Tensor | None, ...]:
-        programs = ctx.programs
-        _, *found = programs.run(programs.gradients, [torch.zeros_like(g), u, g], ctx.saved_tensors, len(programs.used))
-        return None, *programs.by_argument(found)
-
-
-class _Match(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, programs: InLanes, target: Tensor, importance: Tensor, *arguments: Tensor) -> tuple[Tensor, Tensor]:
-        u = -importance[:, None, None] * target
-        seeds = [importance, u, torch.zeros_like(importance)]
-        score, *found = programs.run(programs.gradients, seeds, arguments, len(programs.used))
-        ctx.found = programs.by_argument(found)
-        ctx.mark_non_differentiable(score)
-        return score, _half_error(score, target, importance)
+    def forward(ctx: Any, programs: InLanes, form: QuadraticForm, *arguments: Tensor) -> tuple[Tensor, Tensor]:
+        shape, seeds = form.energy.shape, [q.flatten(0, 1) for q in form[1:]]
+        e, s, *ctx.found = programs.run(programs.gradients, seeds, arguments, len(programs.used), len(form.constant))
+        ctx.programs, ctx.points = programs, shape[1]
+        scores = s.unflatten(0, shape)
+        ctx.mark_non_differentiable(scores)
+        return form(e.unflatten(0, shape), scores), scores
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor, factor: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, *(None if q is None else factor * q for q in ctx.found)
-
-
-def _in_parts(function: Callable[..., tuple[Tensor, ...]], arguments: Sequence[Tensor], totals: int = 0) -> list[Tensor]:
-    """As `scoremd.parts.in_parts`, in parts that fill all lanes, the last `totals` results added up.
-
-    The last molecule fills the lanes that the batch leaves empty; arguments that are longer by as many say what they get there.
-    """
-    n, full = len(arguments[-1]), LANES * math.ceil(len(arguments[-1]) / LANES)
-    filled = [q if len(q) == full else torch.cat([q, q[-1:].expand(full - n, *q.shape[1:])]) for q in arguments]
-    parts = zip(*(q.split(LARGEST_PART) for q in filled), strict=True)
-    done = list(zip(*concurrently(lambda part: function(*part), parts), strict=True))
-    k = len(done) - totals
-    return [torch.cat(q)[:n] for q in done[:k]] + [torch.stack(q).sum(0) for q in done[k:]]
+    def backward(ctx: Any, factor: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        k, of_points = len(ctx.programs.trained), factor.repeat_interleave(ctx.points)
+        by_context = [q * of_points.view(-1, *[1] * (q.dim() - 1)) for q in ctx.found[:k]]
+        return None, None, *ctx.programs.by_argument([*by_context, *(torch.tensordot(factor, q, 1) for q in ctx.found[k:])])
 
 
 class CannotCompileError(Exception):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scoremd.diffusion.fokker_planck import basis_points, rate, residual
+from scoremd.diffusion.fokker_planck import rate, residual, stencil
 from scoremd.diffusion.losses import (
     add_noise,
     draw_levels,
@@ -17,6 +17,7 @@ from scoremd.diffusion.losses import (
     stratified,
 )
 from scoremd.diffusion.posterior import noised_density
+from scoremd.diffusion.quadratic_form import half_square_error
 from scoremd.diffusion.schedule import Schedule
 from scoremd.diffusion.space import Space
 from scoremd.nn.molecule import MoleculeBatch
@@ -24,7 +25,7 @@ from scoremd.nn.noise_level import signal_and_noise
 from scoremd.parts import concurrently
 from scoremd.training.config import FokkerPlanckConfig
 from scoremd.training.dataset import TrainingSet
-from scoremd.training.evaluation import Evaluation, Weights
+from scoremd.training.evaluation import Evaluation, Term, Weights
 
 #: Batches of fewer samples are not halved: what a step costs whatever its size would be paid twice.
 SMALLEST_HALVED = 256
@@ -180,14 +181,19 @@ def make_step(
         n, x = len(clean), add_noise(clean, eps, log_snr)
         target, variance = batch.target, batch.variance
         freedom = Space(batch.molecule.mask(x.dtype)).degrees_of_freedom
-        scores, loss = evaluation.match(weights, x, log_snr, batch.molecule, target, 2 / (n * freedom * variance))
+        error = half_square_error(target, 2 / (n * freedom * variance))
+        terms = [Term(x[None], log_snr, batch.molecule, (1,), error)]
+        if batch.consistency is not None:
+            terms.append(_consistency_term(batch.consistency))
+        ((loss,), (scores,)), *others = evaluation.forms(weights, terms)
         losses = score_matching_loss(scores, target, variance, freedom)
         dual = consistency = losses.new_zeros(())
         if dual_weight > 0:
             dual = _dual_loss(evaluation, weights, batch, x, freedom)
             loss = loss + dual_weight * dual
         if batch.consistency is not None:
-            consistency = _consistency_loss(evaluation, weights, batch.consistency)
+            (left, _), space = others[0], Space(batch.consistency.molecule.mask(x.dtype))
+            consistency = (left**2 / space.degrees_of_freedom).mean()
             loss = loss + consistency_weight * consistency
         gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
         k = n // 2
@@ -235,19 +241,18 @@ def share_of(batch: Batch, k: int, n: int) -> Batch:
 
 def _dual_loss(evaluation: Evaluation, weights: Weights, batch: Batch, x: Tensor, freedom: Tensor) -> Tensor:
     """Mean loss of d ln p / d lambda at the noised samples x."""
-    change = rate(lambda a, b: evaluation.energy(weights, a, b, _twice(batch.molecule)), x, batch.denoising.log_snr)
+    change = rate(lambda a, b: evaluation.energy(weights, a, b, _copies(batch.molecule, 2)), x, batch.denoising.log_snr)
     return dual_score_matching_loss(change, batch.rate, batch.rate_variance, freedom).mean()
 
 
-def _consistency_loss(evaluation: Evaluation, weights: Weights, batch: Consistency) -> Tensor:
-    """Mean square of the Fokker–Planck residual per degree of freedom."""
+def _consistency_term(batch: Consistency) -> Term:
+    """The Fokker–Planck residual of each sample."""
     samples, directions, molecule = batch
     x, log_snr = add_noise(*samples), samples.log_snr
     freedom = Space(molecule.mask(x.dtype)).degrees_of_freedom
-    _, scores = evaluation.energy_and_score(weights, basis_points(x, log_snr, directions), log_snr, molecule)
-    left = residual(lambda a, b: evaluation.energy(weights, a, b, _twice(molecule)), scores, x, log_snr, directions, freedom)
-    return (left**2 / freedom).mean()
+    points, levels, copies = stencil(x, log_snr, directions)
+    return Term(points, levels, _copies(molecule, 3), copies, residual(x, log_snr, directions, freedom))
 
 
-def _twice(molecule: MoleculeBatch) -> MoleculeBatch:
-    return molecule if len(molecule.bead) == 1 else MoleculeBatch(*(torch.cat([q, q]) for q in molecule))
+def _copies(molecule: MoleculeBatch, n: int) -> MoleculeBatch:
+    return molecule if len(molecule.bead) == 1 else MoleculeBatch(*(torch.cat([q] * n) for q in molecule))

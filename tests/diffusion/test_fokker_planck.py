@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from scoremd.diffusion.fokker_planck import (
-    basis_points,
     displaced_points,
     exact_residual,
     fokker_planck_loss,
     residual,
     residual_estimates,
+    stencil,
 )
 from scoremd.diffusion.gaussian_mixture import GaussianMixture
 from scoremd.diffusion.space import Space
@@ -132,8 +132,10 @@ def test_residual_over_a_whole_basis(mixture, noised, plane, generator, exact_en
     x, log_snr = (q.repeat_interleave(100, 0) for q in noised)
     signs = 2 * torch.randint(0, 2, (2, len(x), 1, 1), generator=generator).double() - 1
     directions = signs * plane.basis()[:, None]
-    scores = energy_and_score(energy, basis_points(x, log_snr, directions), log_snr.repeat(3))[1]
-    found = residual(energy, scores, x, log_snr, directions, D).view(400, 100)
+    points, levels, copies = stencil(x, log_snr, directions)
+    level = torch.cat([q[:, None].expand(-1, n) for q, n in zip(levels.split(len(x)), copies, strict=True)], 1)
+    values = energy_and_score(energy, points.flatten(0, 1), level.flatten())
+    found = residual(x, log_snr, directions, D)(*(q.unflatten(0, level.shape) for q in values)).view(400, 100)
     exact = exact_residual(energy, *noised, plane.basis())
     assert ((found.mean(1) - exact).abs() < 5 * found.std(1) / 10 + 2e-3).all()
     assert found.std(1).max() < 0.1

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from scoremd.diffusion.losses import mixed_target
+from scoremd.diffusion.quadratic_form import QuadraticForm, half_square_error
 from scoremd.force_field import ForceField
 from scoremd.nn import energy as energy_module
 from scoremd.nn.encoder import MoleculeEncoder
@@ -14,7 +15,7 @@ from scoremd.nn.molecule import MoleculeBatch
 from scoremd.systems import find_system
 from scoremd.training import evaluation
 from scoremd.training import step as step_module
-from scoremd.training.evaluation import AsWritten, CannotCompileError, InLanes
+from scoremd.training.evaluation import AsWritten, CannotCompileError, InLanes, Term
 from scoremd.training.step import Batch, Noised, in_halves, make_step
 from tests.models import alanine_dipeptide
 from tests.training.test_dataset import description
@@ -51,27 +52,31 @@ def gradients_of(loss, weights):
     return dict(zip(weights, torch.autograd.grad(loss, list(weights.values()), materialize_grads=True), strict=True))
 
 
+def random_form(groups, points, generator):
+    def numbers(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    return QuadraticForm(numbers(groups), numbers(groups, points), numbers(groups, points, 10, 3), numbers(groups, points))
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("n", [1, 16, 21, 150])
-def test_compiled_gradients_are_those_as_written(network, compiled, n, threads):
+@pytest.mark.parametrize(("groups", "points"), [(1, 1), (1, 16), (3, 7), (1, 150), (2, 75)])
+def test_compiled_gradients_are_those_as_written(network, compiled, groups, points, threads):
     torch.set_num_threads(threads)
-    x, levels, molecule, generator = batch(n)
-    g, u, target = (torch.randn(n, *shape, generator=generator) for shape in ((), (10, 3), (10, 3)))
-    importance = torch.rand(n, generator=generator)
-    found = []
+    x, levels, molecule, generator = batch(groups * points)
+    form, found = random_form(groups, points, generator), []
     for way, kind in ((AsWritten(copy.deepcopy(network).double()), torch.float64), (compiled, torch.float32)):
         weights = {name: p.detach().to(kind).requires_grad_() for name, p in network.named_parameters()}
-        own = x.to(kind), levels.to(kind), molecule
-        energy, score = way.energy_and_score(weights, *own)
-        alone = way.energy(weights, *own)
-        torch.testing.assert_close(alone, energy, rtol=1e-4, atol=1e-3)
-        matched, error = way.match(weights, *own, target.to(kind), importance.to(kind))
-        assert not matched.requires_grad
-        loss = (g.to(kind) * (energy + alone**2)).sum() + (u.to(kind) * score**2).sum() + 3 * error
-        found.append((energy, score, matched, error, gradients_of(loss, weights)))
+        grouped = x.unflatten(0, (groups, points)).to(kind)
+        coefficients = QuadraticForm(*(q.to(kind) for q in form))
+        ((values, scores),) = way.forms(weights, [Term(grouped, levels.to(kind), molecule, (1,), coefficients)])
+        assert not scores.requires_grad
+        energy = way.energy(weights, x.to(kind), levels.to(kind), molecule)
+        loss = (values**2).sum() / 100 + (energy**2).sum()
+        found.append((energy, values, scores, gradients_of(loss, weights)))
     scale = max(float(q.abs().max()) for q in found[0][-1].values())
-    for exact, single in zip(found[0][:4], found[1][:4], strict=True):
+    for exact, single in zip(found[0][:3], found[1][:3], strict=True):
         torch.testing.assert_close(single.double(), exact, rtol=1e-4, atol=1e-4 * float(exact.detach().abs().max()))
     for name, exact in found[0][-1].items():
         single = found[1][-1][name].double()
@@ -92,35 +97,53 @@ def encoded(monkeypatch):
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize(("levels", "molecules"), [(5, 5), (5, 1), (1, 1)])
-def test_copies_of_a_sample_share_what_does_not_depend_on_coordinates(network, compiled, encoded, levels, molecules):
-    x, (level, molecule) = batch(15)[0], (batch(levels)[1], batch(molecules)[2])
-    copies = MoleculeBatch(*(q.repeat(15 // molecules, *[1] * (q.dim() - 1)) for q in molecule))
-    found = []
-    for way, own in (
-        (AsWritten(network), (level.repeat(15 // levels), copies)),
-        (AsWritten(network), (level, molecule)),
-        (compiled, (level, molecule)),
-    ):
+@pytest.mark.parametrize(("levels", "molecules"), [(6, 6), (6, 1), (1, 1)])
+def test_points_at_one_level_share_what_does_not_depend_on_coordinates(network, compiled, encoded, levels, molecules):
+    """Two groups of five points: four at the first level of their group, one at the second, none at the third."""
+    (x, *_, generator), (level, molecule), copies = batch(10), (batch(levels)[1], batch(molecules)[2]), (4, 1, 0)
+    rows = torch.tensor([0, 0, 0, 0, 2, 1, 1, 1, 1, 3])
+    own = level[rows * (levels > 1)], MoleculeBatch(*(q[rows * (molecules > 1)] for q in molecule))
+    form, found = random_form(2, 5, generator), []
+    for way, shared in ((AsWritten(network), False), (AsWritten(network), True), (compiled, True)):
         weights = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
-        energy, score = way.energy_and_score(weights, x, *own)
-        gradients = gradients_of(energy.square().sum() + way.energy(weights, x, *own).sum() + score.square().sum(), weights)
-        found.append((energy, score, *gradients.values()))
-    assert encoded == [15, 15] + 4 * [levels]
+        where = (level, molecule, copies) if shared else (*own, (1,))
+        ((values, scores),) = way.forms(weights, [Term(x.unflatten(0, (2, 5)), *where, form)])
+        found.append((values, scores, *gradients_of(values.square().sum(), weights).values()))
+    assert encoded == [10, levels, levels]
     for expected, *others in zip(*found, strict=True):
         for q in others:
             torch.testing.assert_close(q, expected, rtol=1e-3, atol=1e-4 * max(1.0, float(expected.detach().abs().max())))
 
 
 @pytest.mark.compiled
+@pytest.mark.parametrize("kinds", [("several", "several"), ("one", "one"), ("one", "another"), ("one", "several")])
+def test_terms_share_one_call_of_the_encoder(network, compiled, encoded, kinds):
+    """Whatever their molecules are: one for all levels of a term, or one for each."""
+    x, level, several, generator = batch(13)
+    molecules = {"several": several} | {name: MoleculeBatch(*(q[k : k + 1] for q in several)) for k, name in enumerate(("one", "another"))}
+    first = Term(x[None, :7], level[:7], molecules[kinds[0]], (1,), random_form(1, 7, generator))
+    first = first._replace(molecule=MoleculeBatch(*(q[:7] for q in first.molecule)))
+    second = Term(x[7:].unflatten(0, (2, 3)), level[7:11], molecules[kinds[1]], (2, 1), random_form(2, 3, generator))
+    second = second._replace(molecule=MoleculeBatch(*(q[-4:] for q in second.molecule)))
+    found = []
+    for way in (AsWritten(network), compiled):
+        weights = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
+        (a, _), (b, _) = way.forms(weights, [first, second])
+        found.append((a, b, *gradients_of(a.sum() ** 2 + (b**2).sum(), weights).values()))
+    assert encoded == [7, 4, 11]
+    for expected, single in zip(*found, strict=True):
+        torch.testing.assert_close(single, expected, rtol=1e-3, atol=1e-4 * max(1.0, float(expected.detach().abs().max())))
+
+
+@pytest.mark.compiled
 def test_gradients_do_not_depend_on_threads(network, compiled):
     x, levels, molecule, generator = batch(200)
-    target, importance, found = torch.randn(200, 10, 3, generator=generator), torch.ones(200), []
+    form, found = random_form(4, 50, generator), []
     for threads in (1, 2):
         torch.set_num_threads(threads)
         weights = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
-        _, error = compiled.match(weights, x, levels, molecule, target, importance)
-        found.append(gradients_of(error, weights))
+        ((values, _),) = compiled.forms(weights, [Term(x.unflatten(0, (4, 50)), levels, molecule, (1,), form)])
+        found.append(gradients_of(values.square().sum(), weights))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
@@ -162,7 +185,8 @@ def test_what_computes_near_pairs_alone_is_compiled_with_all_pairs(monkeypatch):
     found = []
     for way in (AsWritten(network), InLanes(network, bound.molecule)):
         weights = {name: p.detach().requires_grad_() for name, p in network.named_parameters()}
-        score, error = way.match(weights, x, level, bound.molecule, torch.zeros_like(x), torch.ones(20))
+        form = half_square_error(torch.zeros_like(x), torch.ones(20))
+        (((error,), score),) = way.forms(weights, [Term(x[None], level, bound.molecule, (1,), form)])
         found.append([score, error, *gradients_of(error, weights).values()])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(found[0][1].detach()))
