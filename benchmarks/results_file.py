@@ -12,11 +12,18 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
+def _named(argument: str) -> str:
+    """An argument without where on this machine a file lies; the scripts are in benchmarks."""
+    if argument.endswith(".py"):
+        return f"benchmarks/{Path(argument).name}"
+    return Path(argument).name if "/" in argument else argument
+
+
 def write_results(name: str, content: dict[str, Any]) -> Path:
     """Write a benchmark's numbers with the command, versions and date beside them to benchmarks/results."""
     RESULTS.mkdir(exist_ok=True)
     facts = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *map(_named, sys.argv)]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {p: version(p) for p in ("scoremd", "torch", "openmm", "numpy")},
         "python": platform.python_version(),

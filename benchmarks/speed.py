@@ -39,9 +39,9 @@ from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import training_set
 from scoremd.training.trainer import Expert, describe
 
-#: ScoreMD's own code on two similar cores, untrained weights (shared/DESIGN.md, "Figures to beat"), of molecules of the same size: for
-#: ten beads their dipeptides where they were timed, else chignolin. Their Fokker–Planck term is on the whole batch, estimated with random
-#: directions; ours takes the exact divergence.
+#: ScoreMD's own code on two similar cores, untrained weights, measured once by scripts that are not in this repository, of molecules of the
+#: same size: for ten beads their dipeptides where they were timed, else chignolin. Their Fokker–Planck term is on the whole batch, estimated
+#: with random directions; ours takes the exact divergence.
 THEIRS = {
     "ALDP": {
         "training step, batch 128 [ms]": 262.0,
@@ -143,12 +143,13 @@ def engine(model: BoundModel, replicas: int, flop: float, rate: float) -> Figure
 def through_openmm(force_field: ForceField, name: str, flop: float, rate: float) -> dict[str, Figure]:
     """Steps of OpenMM's LangevinMiddleIntegrator, and the force alone, of a batch of one and as OpenMM asks for it."""
     system, _ = force_field.create_openmm(name)
-    integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
+    temperature = force_field.description.temperature * unit.kelvin
+    integrator = openmm.LangevinMiddleIntegrator(temperature, 1 / unit.picosecond, 2 * unit.femtosecond)
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
     x = frames_of(name, 1)
     positions = x[0].double().numpy()
     context.setPositions(positions)
-    context.setVelocitiesToTemperature(300 * unit.kelvin, 0)
+    context.setVelocitiesToTemperature(temperature, 0)
     model = force_field.bind(name)
     batched, single = model.forces(), model.force_of_one()
     times = in_turn(lambda: integrator.step(1), lambda: batched(x), lambda: single(positions))

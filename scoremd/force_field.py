@@ -280,6 +280,8 @@ class ForceField:
     ) -> "tuple[openmm.System, openmm.app.Topology]":
         """A plain OpenMM System with this force, and its Topology; `scoremd.openmm.add_force` adds the force to a System that is there.
 
+        Its energy is a potential of mean force at the model's temperature, `description.temperature`: dynamics is to be at that one, too.
+
         Parameters
         ----------
         system : or its name

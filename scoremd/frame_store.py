@@ -1,8 +1,8 @@
 """Frames of a running simulation on disk, so that a killed run goes on bit for bit.
 
 While it runs, a simulation that writes to FILE keeps a folder FILE.part: `frames`, such as the positions of all replicas, float32, appended
-frame by frame, and `state.safetensors`, replaced as a whole after each frame. What `frames` has beyond the state is cut off on resuming. At
-the end the frames are written to FILE, and the folder goes.
+frame by frame, and `state.safetensors`, replaced as a whole after each frame, the one before kept. What `frames` has beyond the state is cut
+off on resuming. At the end the frames are written to FILE, and the folder goes.
 """
 
 import os
@@ -14,12 +14,11 @@ import mdtraj
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from scoremd.errors import ScoreMDError
-from scoremd.files import PART, replacing
+from scoremd.files import PART
+from scoremd.saved_state import read_state, remove_state, save_state
 from scoremd.trajectory_files import Block, check_output, write_trajectory
 
 
@@ -52,18 +51,14 @@ class FrameStore:
         Raises
         ------
         ScoreMDError
-            If the run that was interrupted had other settings.
+            If the run that was interrupted had other settings, or what is left of it cannot be read.
         """
-        if not self.state_path.exists():
+        saved = read_state(self.state_path)
+        if saved is None:
             self.frames_path.write_bytes(b"")
             return None
-        try:
-            with safe_open(self.state_path, "pt") as file:
-                metadata = file.metadata() or {}
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ScoreMDError(f"{self.state_path}: is damaged ({error}); remove {self.folder} to start again") from None
-        if metadata.get("settings") != self.settings:
+        state = saved.tensors
+        if saved.metadata.get("settings") != self.settings:
             raise ScoreMDError(f"{self.folder}: is of an interrupted run with other settings; remove it or choose another output")
         if self.frames_path.stat().st_size < int(state["frames"]) * self._frame_bytes:
             raise ScoreMDError(f"{self.frames_path}: has fewer frames than were saved; remove {self.folder} to start again")
@@ -80,8 +75,7 @@ class FrameStore:
             file.write(frame.numpy().astype("<f4").tobytes())
             file.flush()
             os.fsync(file.fileno())
-        with replacing(self.state_path) as temporary:
-            save_file({k: v.contiguous() for k, v in state.items()}, temporary, {"settings": self.settings})
+        save_state(self.state_path, {"settings": self.settings}, state)
 
     def frames(self) -> NDArray[np.float32]:
         """All frames so far, (frame, *shape), read from the disk as they are asked for."""
@@ -112,7 +106,7 @@ class FrameStore:
 
     def remove(self) -> None:
         """Remove the folder, first what says that there are frames: killed in the midst of this, the next run starts again."""
-        self.state_path.unlink(missing_ok=True)
+        remove_state(self.state_path)
         shutil.rmtree(self.folder)
 
 

@@ -159,7 +159,7 @@ def add_force(
     ------
     ScoreMDError
         If the temperature is another one, the model does not cover the molecule, the System is periodic, or the particles are not as many
-        as the beads, or not there, or one comes twice, or one has another mass than its bead.
+        as the beads, or not there, or one comes twice, or one has another mass than its bead, or there is no such force group.
     """
     return int(system.addForce(create_force(system, force_field, molecule, particles, temperature=temperature, force_group=force_group)))
 
@@ -182,13 +182,13 @@ def create_force(
         chosen = [operator.index(k) for k in (range(system.getNumParticles()) if particles is None else particles)]
     except TypeError:
         raise ScoreMDError(f"particles must be a list of numbers of particles, not {particles!r}") from None
-    if operator.index(force_group) not in range(_GROUPS):
-        raise ScoreMDError(f"force_group must be from 0 to {_GROUPS - 1}, not {force_group}")
+    if force_group not in range(_GROUPS):
+        raise ScoreMDError(f"force_group must be a whole number from 0 to {_GROUPS - 1}, not {force_group!r}")
     _check_particles(system, chosen, beads)
     force = openmm.PythonForce(ModelForce(force_field, beads))
     force.setName(f"ScoreMD {force_field.description.name}")
     force.setParticles(chosen)  # all of them are named, too, so that the System may get more
-    force.setForceGroup(force_group)
+    force.setForceGroup(int(force_group))
     return force
 
 

@@ -29,6 +29,8 @@ SOLVENTS = ("obc2", "gbn2")
 EQUILIBRATION = 0.1
 _HYDROGEN_MASS = 4 * unit.dalton
 _MINIMISATION = 500
+#: Beyond these a number is a slip, or nobody lives to see the end.
+_HOTTEST, _MOST_REPLICAS, _LONGEST_NS = 5000, 1000, 1e6
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,15 @@ class ReferenceSettings:
         """Raise a ScoreMDError if a number makes no sense."""
         if not 0 < self.temperature < self.hottest:
             raise ScoreMDError(f"the temperature must be positive and below the hottest, {self.hottest:g} K, not {self.temperature:g} K")
-        if self.replicas < 2:
-            raise ScoreMDError(f"replica exchange needs at least 2 replicas, not {self.replicas}")
+        if self.hottest > _HOTTEST:
+            raise ScoreMDError(f"the hottest temperature must be at most {_HOTTEST} K, not {self.hottest:g} K")
+        if not 2 <= self.replicas <= _MOST_REPLICAS:
+            raise ScoreMDError(f"replica exchange needs 2 to {_MOST_REPLICAS} replicas, not {self.replicas}")
         for name in ("ns", "exchange_ps", "time_step_fs", "friction"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise ScoreMDError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.ns > _LONGEST_NS:
+            raise ScoreMDError(f"ns must be at most {_LONGEST_NS:g}, not {self.ns:g}")
         if self.time_step_fs > 1000 * self.exchange_ps:
             raise ScoreMDError(f"exchange_ps must be at least a time step of {self.time_step_fs:g} fs, not {self.exchange_ps:g} ps")
         if self.iterations < 2:

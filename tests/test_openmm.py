@@ -386,7 +386,7 @@ def test_what_is_no_temperature(model, temperature):
         model.create_openmm("ALDP", temperature=temperature)
 
 
-@pytest.mark.parametrize("group", [-1, 32])
+@pytest.mark.parametrize("group", [-1, 32, 1.5, "a", None])
 def test_groups_of_forces_that_there_are_not(model, group):
     system = crowd(model.bind("ALDP").system.masses)
     with pytest.raises(ScoreMDError, match="from 0 to 31"):

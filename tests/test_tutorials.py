@@ -23,6 +23,17 @@ def test_outputs_are_kept_and_show_no_error(path):
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
 
 
+def test_the_one_that_trains_begins_to():
+    """Its cells up to the training, of two steps: it uses parts of the package that other notebooks and commands do not."""
+    cells = nbformat.read(NOTEBOOKS[0].with_name("mueller_brown.ipynb"), as_version=4).cells
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    known = {}
+    for source in sources[: next(k for k, q in enumerate(sources) if q.startswith("STEPS")) + 1]:
+        exec(source.replace("STEPS, BATCH, POINTS = 5000", "STEPS, BATCH, POINTS = 2"), known)  # noqa: S102  what the repository ships
+    assert known["STEPS"] == 2
+    assert known["energies"].keys() == {"denoising", "denoising + FP"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(path, tmp_path):

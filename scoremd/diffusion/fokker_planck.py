@@ -131,7 +131,14 @@ class Stencil(NamedTuple):
 
 
 def stencil(x: Tensor, log_snr: Tensor, directions: Tensor) -> Stencil:
-    """The points for R along a whole basis, arguments as of `basis_points`."""
+    """The points for R along a whole basis.
+
+    Parameters
+    ----------
+    x : (batch, bead, dimension)
+    log_snr : (batch,)
+    directions : (K, batch, bead, dimension), see `basis_points`
+    """
     n, k = len(x), len(directions)
     points = torch.cat([basis_points(x, log_snr, directions).unflatten(0, (k + 1, n)), x[None], x[None]])
     levels = torch.cat([log_snr, log_snr + LAMBDA_STEP, log_snr - LAMBDA_STEP])
@@ -139,15 +146,22 @@ def stencil(x: Tensor, log_snr: Tensor, directions: Tensor) -> Stencil:
 
 
 def residual(x: Tensor, log_snr: Tensor, directions: Tensor, degrees_of_freedom: Tensor) -> QuadraticForm:
-    """R at x as a form of the energies and scores at its `stencil`, a group of points for each of the batch.
+    """R at x, (batch,), as a form of the energies (batch, K + 3) and scores (batch, K + 3, bead, dimension) at its `stencil`.
 
     A single probe's estimate of the divergence would drown the gradient of R_1 R_2, however small R is: this one takes a whole basis.
+
+    Parameters
+    ----------
+    x : (batch, bead, dimension)
+    log_snr : (batch,)
+    directions : (K, batch, bead, dimension) those of the stencil
+    degrees_of_freedom : (batch,) or (1,)
     """
     n, k = len(x), len(directions)
     sigma2 = signal_and_noise(log_snr)[1] ** 2
     there = directions / _step(log_snr)
     score = sigma2[:, None, None] * torch.cat([(x - there.sum(0))[None], there, x.new_zeros(2, *x.shape)])
-    slope = 1 / (2 * LAMBDA_STEP)
-    energy = torch.tensor([0.0] * (k + 1) + [-slope, slope], dtype=x.dtype, device=x.device).expand(n, -1)
+    slope = x.new_full((n, 1), 1 / (2 * LAMBDA_STEP))
+    energy = torch.cat([x.new_zeros(n, k + 1), -slope, slope], 1)
     square = torch.cat([2 * sigma2[:, None], x.new_zeros(n, k + 2)], 1)
     return QuadraticForm(sigma2 * degrees_of_freedom, energy, score.transpose(0, 1), square)

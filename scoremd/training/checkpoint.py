@@ -1,20 +1,16 @@
-"""Checkpoints of a training run: safetensors, replaced as a whole, the one before kept."""
+"""Checkpoints of a training run."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_optimizer import SOAP
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from scoremd.errors import ScoreMDError
-from scoremd.files import replacing
+from scoremd.saved_state import read_state, save_state
 
-_log = logging.getLogger("scoremd")
 #: Tensors that optimisers keep of each parameter.
 _KEPT = ("exp_avg", "exp_avg_sq", "step")
 
@@ -55,14 +51,7 @@ class RunState:
                 elif isinstance(value, list):
                     state[key] = [q.contiguous() if isinstance(q, Tensor) else q for q in value]
                     tensors |= {f"{key}.{axis}/{name}": q for axis, q in enumerate(state[key]) if isinstance(q, Tensor)}
-        with replacing(path) as temporary:
-            save_file(
-                {k: v.contiguous() for k, v in tensors.items()},
-                temporary,
-                {"settings": settings, "step": str(self.step)},
-            )
-            if path.exists():
-                path.replace(path.with_name(path.name + ".previous"))
+        save_state(path, {"settings": settings, "step": str(self.step)}, tensors)
 
     def restore(self, path: Path, settings: str) -> bool:
         """Continue from the newest readable checkpoint; False if there is none.
@@ -72,27 +61,15 @@ class RunState:
         ScoreMDError
             If the checkpoint is of a run with other settings, or there are checkpoints but none can be read.
         """
-        damaged = ""
-        for candidate in (path, path.with_name(path.name + ".previous")):
-            try:
-                with safe_open(candidate, "pt") as file:
-                    metadata = file.metadata() or {}
-                    tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            except FileNotFoundError:
-                continue
-            except (OSError, SafetensorError) as error:
-                damaged = f"{candidate}: is not a checkpoint that can be read ({error})"
-                _log.warning("%s", damaged)
-                continue
-            if metadata.get("settings") != settings:
-                changed = _difference(metadata.get("settings", "{}"), settings)
-                raise ScoreMDError(f"{candidate}: is of a run with other settings ({changed}); choose another output or remove it")
-            self.step = int(metadata["step"])
-            self._load(tensors)
-            return True
-        if damaged:
-            raise ScoreMDError(f"{damaged}; remove it to start over")
-        return False
+        saved = read_state(path)
+        if saved is None:
+            return False
+        if saved.metadata.get("settings") != settings:
+            changed = _difference(saved.metadata.get("settings", "{}"), settings)
+            raise ScoreMDError(f"{saved.path}: is of a run with other settings ({changed}); choose another output or remove it")
+        self.step = int(saved.metadata["step"])
+        self._load(saved.tensors)
+        return True
 
     def _load(self, tensors: dict[str, Tensor]) -> None:
         self.generator.set_state(tensors["generator"])

@@ -26,7 +26,7 @@ class FokkerPlanckConfig(_Section):
     Attributes
     ----------
     weight : alpha, its factor in the loss; 0 turns it off
-    fraction : number of its samples in units of the batch, in addition to the denoising samples; each costs D + 1 scores
+    fraction : number of its samples in units of the batch, in addition to the denoising samples; each costs D + 3 energies and scores
     log_snr : range of ln(alpha / sigma) that its samples are spread over; 3 is a noise of 0.05, beyond which the network is frozen
     """
 
@@ -79,7 +79,7 @@ class TrainingConfig(_Section):
     ]
     output: Path
     start: Path | None = None
-    length_scale: float = Field(6.0, gt=0)
+    length_scale: float = Field(6.0, ge=1e-3, le=1e3)
     schedule: Literal["vp", "ve"] = "vp"
     use_forces: bool = True
     network: NetworkConfig = NetworkConfig()
@@ -95,8 +95,8 @@ class TrainingConfig(_Section):
     batch: int = Field(256, ge=2, le=10**6)
     learning_rate: float = Field(2e-3, gt=0)
     average: float = Field(0.999, gt=0, lt=1)
-    seed: int = Field(0, ge=0)
-    threads: int = Field(1, ge=1)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    threads: int = Field(1, ge=1, le=1024)
     device: Literal["cpu", "cuda"] = "cpu"
     checkpoint_every: int = Field(1000, ge=1)
 

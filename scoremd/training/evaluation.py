@@ -35,7 +35,7 @@ class Term(NamedTuple):
     Attributes
     ----------
     x : (group, point, bead, 3) scaled coordinates
-    log_snr, molecule : noise levels and molecules of each, or one for all
+    log_snr, molecule : noise levels, and a molecule for each, or one for all
     copies : how points share levels, see `scoremd.nn.energy.Context.repeated`
     form : its coefficients
     """
@@ -136,7 +136,7 @@ class InLanes:
         self._example = [x, *(q.detach() for q in context)]
         #: names of the weights that the energy depends on not by way of the context
         self.used = list(weights)
-        e, s = self._values(*weights.values(), *self._example, create_graph=True)
+        e, s = self._values(*weights.values(), *self._example)
         reached = torch.autograd.grad(e.sum() + s.sum(), list(weights.values()), allow_unused=True)
         self.used = [name for name, q in zip(weights, reached, strict=True) if q is not None]
         self._shared = [weights[name].detach() for name in self.used]
@@ -159,11 +159,9 @@ class InLanes:
         tensors = iter(rest)
         return self._evaluate(known, x, tree_map_only(Tensor, lambda _: next(tensors), self._pattern))
 
-    def _values(self, *given: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+    def _values(self, *given: Tensor) -> tuple[Tensor, Tensor]:
         k = len(self.used)
-        return energy_and_score(
-            lambda a, _: self._energies(*given[:k], a, *given[k + 1 :]), given[k], self._level, create_graph=create_graph
-        )
+        return energy_and_score(lambda a, _: self._energies(*given[:k], a, *given[k + 1 :]), given[k], self._level, create_graph=True)
 
     def _leaves(self, given: Sequence[Tensor], seeds: int) -> tuple[list[Tensor], list[Tensor], Sequence[Tensor]]:
         """Arguments of `_values`, those that gradients are taken by, and seeds, of weights, seeds, coordinates and context."""
@@ -182,7 +180,7 @@ class InLanes:
     def _gradients(self, *given: Tensor) -> list[Tensor]:
         """Weights, g, u, w, coordinates, context -> energies, scores, gradients by context, gradients by weight."""
         arguments, leaves, (g, u, w) = self._leaves(given, 3)
-        e, s = self._values(*arguments, create_graph=True)
+        e, s = self._values(*arguments)
         with torch.enable_grad():
             loss = (g * e + 0.5 * w * (s * s).sum((1, 2)) + (u * s).sum((1, 2))).sum()
         return [e.detach(), s.detach(), *torch.autograd.grad(loss, leaves)]

@@ -22,7 +22,7 @@ def test_half_a_square_error_is_one(generator):
 
 
 def test_differences_of_large_numbers_keep_their_digits():
-    """As those of finite differences: in single precision this one would be off by a tenth of its value."""
+    """As those of finite differences: in single precision this one would be lost."""
     energies = torch.full((1, 64), 1e5)
     energies[0, 1] += 1 / 128
     signs = torch.tensor([1.0, -1.0] * 32)[None]

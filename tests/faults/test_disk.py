@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoremd import emulation, frame_store, reference, refinement
+from scoremd import bound_model, emulation, frame_store, reference, refinement
 from scoremd.analysis import report
 from scoremd.data import read_ensemble, write_ensemble
 from scoremd.errors import ScoreMDError
@@ -201,12 +201,30 @@ def interrupted(tmp_path, model, monkeypatch, frames=1):
     return arguments
 
 
-def test_a_truncated_state_of_a_simulation_is_told_and_left_as_it_is(tmp_path, model, monkeypatch):
-    arguments = interrupted(tmp_path, model, monkeypatch)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_of_a_truncated_state_of_a_simulation_the_one_before_is_used(tmp_path, model, monkeypatch, caplog, share):
+    (tmp_path / "whole").mkdir()
+    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 100)  # after fewer no replica outlives its first frame
+    arguments = interrupted(tmp_path, model, monkeypatch, frames=3)
     state = tmp_path / "b.h5.part" / "state.safetensors"
-    for size in (0, 7, 100, state.stat().st_size - 1):
-        with state.open("r+b") as file:
-            file.truncate(size)
+    os.truncate(state, int(share * state.stat().st_size))
+    assert run(*arguments).exit_code == 0
+    assert [record.message for record in caplog.records if "is damaged" in record.message][0].endswith("going on from the state before it")
+    assert run(*arguments[:-1], tmp_path / "whole" / "b.h5").exit_code == 0
+    with h5py.File(tmp_path / "b.h5") as a, h5py.File(tmp_path / "whole" / "b.h5") as b:
+        assert a.keys() == b.keys()
+        assert all((a[key][()] == b[key][()]).all() for key in a)
+
+
+def test_truncated_states_of_a_simulation_are_told_and_left_as_they_are(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 100)
+    arguments = interrupted(tmp_path, model, monkeypatch, frames=2)
+    states = sorted((tmp_path / "b.h5.part").glob("state.safetensors*"))
+    assert len(states) == 2
+    for size in (0, 7, 100, states[0].stat().st_size - 1):
+        for state in states:
+            with state.open("r+b") as file:
+                file.truncate(size)
         before = contents(tmp_path)
         refused(run(*arguments), "b.h5.part/state.safetensors: is damaged", "to start again")
         assert contents(tmp_path) == before
@@ -275,7 +293,7 @@ def test_weights_that_are_not_finite_are_refused_by_every_command(tmp_path, mode
     for name in ("sample h5", "simulate h5", "emulate", "reweight"):
         refused(run(*commands(tmp_path / "out", model, data)[name]), "model.safetensors: holds weights that are not finite")
     refused(run("refine", model, "--data", data / "ALDP-small.h5", "-o", tmp_path / "out" / "d"), "not finite")
-    assert contents(tmp_path) == before | {name: (tmp_path / name).read_bytes() for name in ("train.yaml", "samples.h5")}  # of `commands`
+    assert contents(tmp_path) == before | {name: (tmp_path / name).read_bytes() for name in ("train.yaml", "samples.h5", "few.h5")}  # of `commands`
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])

@@ -80,6 +80,7 @@ REWEIGHT = ("reweight", "ALDP", "-n", 3, "--model", "./model", "-o", "new.h5")
 COMPARE = ("compare", "ALDP", "--samples", "samples.h5", "-o", "new")
 REFERENCE = ("compare", "ALDP", "--samples", "samples.pdb", "--reference", "ensemble.h5", "-o", "new")
 TRAIN = ("train", "train.yaml")
+MAKE_REFERENCE = ("reference", "ALDP", "--ns", 4e-5, "--every", 0.01, "--replicas", 2, "-o", "new.h5")
 INIT = ("init", "run.dcd", "--topology", "top.pdb", "--temperature", 300, "--select", "not element O", "-o", "new.yaml")
 REFINE = ("refine", "./model", "--data", "ensemble.h5", "-o", "new")
 
@@ -114,7 +115,7 @@ def refuses(folder, *arguments):
     return said
 
 
-@pytest.mark.parametrize("command", [SAMPLE, SIMULATE, EMULATE, REWEIGHT, COMPARE, REFERENCE, TRAIN, INIT], ids=lambda c: c[0])
+@pytest.mark.parametrize("command", [SAMPLE, SIMULATE, EMULATE, REWEIGHT, COMPARE, REFERENCE, TRAIN, INIT, MAKE_REFERENCE], ids=lambda c: c[0])
 def test_all_commands_work_with_what_is_as_it_should_be(folder, command, monkeypatch):
     """Or refusals would say nothing."""
     monkeypatch.setattr(bound_model, "FLOW_INTERVALS", 2)
@@ -270,6 +271,8 @@ def test_values_of_descriptions(folder, key, value):
         ("learning_rate", float("inf")),
         ("average", 1),
         ("seed", -1),
+        ("seed", 2**62),
+        ("seed", 10**30),
         ("optimizer", "sgd"),
         ("device", "tpu"),
         ("schedule", "cosine"),
@@ -303,6 +306,9 @@ def test_values_of_descriptions(folder, key, value):
         ("threads", 0),
         ("checkpoint_every", 0),
         ("length_scale", 0),
+        ("length_scale", 1e300),
+        ("length_scale", 1e-300),
+        ("threads", 10**30),
         ("name", None),
         ("name", 3),
     ],
@@ -548,6 +554,22 @@ def test_values_of_options(folder, chosen):
     command, option, value = chosen
     read_source.cache_clear()
     refuses(folder, *OPTIONS[command][0], option, value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--hottest", value) for value in ("nan", "inf", "1e9", 300, 0, "9" * 400)),
+        *(("--replicas", value) for value in (1, -1, 10**6, "9" * 400, "2.5")),
+        *((option, value) for option in ("--ns", "--every", "--time-step") for value in ("nan", "inf", 0, -1, 1e300)),
+        *(("--temperature", value) for value in ("nan", "inf", 0, -1, 700)),
+        ("--solvent", "water"),
+        ("--platform", "none"),
+        ("--seed", -1),
+    ],
+)
+def test_values_of_options_of_reference(folder, option, value):
+    refuses(folder, *MAKE_REFERENCE, option, value)
 
 
 def test_names_of_two_lines(folder):

@@ -6,8 +6,10 @@ import math
 import pytest
 import torch
 
+from scoremd.diffusion.fokker_planck import residual, stencil
 from scoremd.diffusion.losses import mixed_target
 from scoremd.diffusion.quadratic_form import QuadraticForm, half_square_error
+from scoremd.diffusion.space import Space
 from scoremd.force_field import ForceField
 from scoremd.nn import energy as energy_module
 from scoremd.nn.encoder import MoleculeEncoder
@@ -81,6 +83,26 @@ def test_compiled_gradients_are_those_as_written(network, compiled, groups, poin
     for name, exact in found[0][-1].items():
         single = found[1][-1][name].double()
         torch.testing.assert_close(single, exact, rtol=1e-3, atol=1e-5 * scale, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.compiled
+def test_compiled_residuals_are_those_as_written(network, compiled):
+    """The Fokker-Planck form has large coefficients of both signs, and its gradient small ones beside them."""
+    x, _, molecule, generator = batch(6)
+    levels, space = torch.linspace(-1, 3, 6), Space(molecule.mask(torch.float32))
+    directions, found = space.directions(6, generator), []
+    for way, kind in ((AsWritten(copy.deepcopy(network).double()), torch.float64), (compiled, torch.float32)):
+        weights = {name: p.detach().to(kind).requires_grad_() for name, p in network.named_parameters()}
+        own = x.to(kind), levels.to(kind), directions.to(kind)
+        points, at, copies = stencil(*own)
+        form = residual(*own, space.degrees_of_freedom.to(kind))
+        thrice = MoleculeBatch(*(torch.cat([q, q, q]) for q in molecule))
+        ((left, _),) = way.forms(weights, [Term(points, at, thrice, copies, form)])
+        found.append((left, gradients_of((left**2).mean(), weights)))
+    torch.testing.assert_close(found[1][0].double(), found[0][0], rtol=1e-3, atol=1e-2)
+    scale = max(float(q.abs().max()) for q in found[0][-1].values())
+    for name, exact in found[0][-1].items():
+        torch.testing.assert_close(found[1][-1][name].double(), exact, rtol=1e-2, atol=1e-3 * scale, msg=lambda m, name=name: f"{name}: {m}")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
 from scoremd.diffusion.losses import add_noise
@@ -144,6 +145,16 @@ def test_displaced_copies_of_a_sample_are_encoded_once(samples, model):
     make_step(AsWritten(network), consistency_weight=0.3)(dict(network.named_parameters()), source(samples, 1).draw())
     # 8 samples for score matching, 4 for the consistency term, each at its own level and, for the derivative by it, at two others
     assert rows == [8, 12]
+
+
+def test_a_step_copies_nothing_to_the_device(samples, model):
+    """A constant made of Python's numbers would be a copy from the host, which cannot be recorded on a GPU."""
+    network = model.make_network(samples.pair_statistics)
+    step = make_step(AsWritten(network), dual_weight=0.5, consistency_weight=0.3)
+    graph = make_fx(step)(dict(network.named_parameters()), source(samples, 1).draw()).graph
+    names = {str(node.target) for node in graph.nodes}
+    assert "aten.mm.default" in names
+    assert not [name for name in names if "lift" in name]
 
 
 def test_all_batches_have_one_shape(samples):

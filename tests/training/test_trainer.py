@@ -113,7 +113,7 @@ def test_a_run_without_a_readable_checkpoint_does_not_start_over(data, tmp_path,
     log = (tmp_path / "metrics.csv").read_text()
     for checkpoint in tmp_path.glob("checkpoint-0*"):
         checkpoint.write_bytes(b"")
-    with pytest.raises(ScoreMDError, match="not a checkpoint that can be read"):
+    with pytest.raises(ScoreMDError, match="is damaged"):
         trainer.train(config(data, tmp_path))
     assert (tmp_path / "metrics.csv").read_text() == log
 
