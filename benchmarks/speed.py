@@ -39,9 +39,9 @@ from scoremd.training.config import TrainingConfig
 from scoremd.training.dataset import training_set
 from scoremd.training.trainer import Expert, describe
 
-#: ScoreMD's own code on two similar cores, untrained weights, measured once by scripts that are not in this repository, of molecules of the
-#: same size: for ten beads their dipeptides where they were timed, else chignolin. Their Fokker–Planck term is on the whole batch, estimated
-#: with random directions; ours takes the exact divergence.
+#: ScoreMD's own code on two similar cores, untrained weights, measured once by scripts that are not in this repository, of molecules of
+#: the same size: for ten beads their dipeptides where they were timed, else chignolin. Their Fokker–Planck term is on the whole batch,
+#: estimated with random directions; ours takes the exact divergence.
 THEIRS = {
     "ALDP": {
         "training step, batch 128 [ms]": 262.0,

@@ -1,8 +1,8 @@
 """Frames of a running simulation on disk, so that a killed run goes on bit for bit.
 
 While it runs, a simulation that writes to FILE keeps a folder FILE.part: `frames`, such as the positions of all replicas, float32, appended
-frame by frame, and `state.safetensors`, replaced as a whole after each frame, the one before kept. What `frames` has beyond the state is cut
-off on resuming. At the end the frames are written to FILE, and the folder goes.
+frame by frame, and `state.safetensors`, replaced as a whole after each frame, the one before kept. What `frames` has beyond the state is
+cut off on resuming. At the end the frames are written to FILE, and the folder goes.
 """
 
 import os

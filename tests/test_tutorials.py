@@ -29,7 +29,7 @@ def test_the_one_that_trains_begins_to():
     sources = [cell.source for cell in cells if cell.cell_type == "code"]
     known = {}
     for source in sources[: next(k for k, q in enumerate(sources) if q.startswith("STEPS")) + 1]:
-        exec(source.replace("STEPS, BATCH, POINTS = 5000", "STEPS, BATCH, POINTS = 2"), known)  # noqa: S102  what the repository ships
+        exec(source.replace("STEPS, BATCH, POINTS = 5000", "STEPS, BATCH, POINTS = 2"), known)
     assert known["STEPS"] == 2
     assert known["energies"].keys() == {"denoising", "denoising + FP"}
 

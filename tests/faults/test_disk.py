@@ -209,7 +209,8 @@ def test_of_a_truncated_state_of_a_simulation_the_one_before_is_used(tmp_path, m
     state = tmp_path / "b.h5.part" / "state.safetensors"
     os.truncate(state, int(share * state.stat().st_size))
     assert run(*arguments).exit_code == 0
-    assert [record.message for record in caplog.records if "is damaged" in record.message][0].endswith("going on from the state before it")
+    (said,) = (record.message for record in caplog.records if "is damaged" in record.message)
+    assert said.endswith("going on from the state before it")
     assert run(*arguments[:-1], tmp_path / "whole" / "b.h5").exit_code == 0
     with h5py.File(tmp_path / "b.h5") as a, h5py.File(tmp_path / "whole" / "b.h5") as b:
         assert a.keys() == b.keys()
@@ -293,7 +294,8 @@ def test_weights_that_are_not_finite_are_refused_by_every_command(tmp_path, mode
     for name in ("sample h5", "simulate h5", "emulate", "reweight"):
         refused(run(*commands(tmp_path / "out", model, data)[name]), "model.safetensors: holds weights that are not finite")
     refused(run("refine", model, "--data", data / "ALDP-small.h5", "-o", tmp_path / "out" / "d"), "not finite")
-    assert contents(tmp_path) == before | {name: (tmp_path / name).read_bytes() for name in ("train.yaml", "samples.h5", "few.h5")}  # of `commands`
+    made = {name: (tmp_path / name).read_bytes() for name in ("train.yaml", "samples.h5", "few.h5")}  # by `commands`
+    assert contents(tmp_path) == before | made
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])

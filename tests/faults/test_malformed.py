@@ -115,7 +115,9 @@ def refuses(folder, *arguments):
     return said
 
 
-@pytest.mark.parametrize("command", [SAMPLE, SIMULATE, EMULATE, REWEIGHT, COMPARE, REFERENCE, TRAIN, INIT, MAKE_REFERENCE], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    "command", [SAMPLE, SIMULATE, EMULATE, REWEIGHT, COMPARE, REFERENCE, TRAIN, INIT, MAKE_REFERENCE], ids=lambda c: c[0]
+)
 def test_all_commands_work_with_what_is_as_it_should_be(folder, command, monkeypatch):
     """Or refusals would say nothing."""
     monkeypatch.setattr(bound_model, "FLOW_INTERVALS", 2)
