@@ -174,7 +174,7 @@ def test_structures_and_what_is_refused(tmp_path):
     ("changes", "match"),
     [
         ({"temperature": 700.0}, "must be positive and below the hottest, 600 K, not 700 K"),
-        ({"replicas": 1}, "at least 2 replicas"),
+        ({"replicas": 1}, "2 to 1000 replicas"),
         ({"ns": -1.0}, "ns must be positive"),
         ({"ns": 1e-5}, "ns must be at least twice the time between exchanges"),
         ({"exchange_ps": 0.001}, "exchange_ps must be at least a time step"),
