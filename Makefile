@@ -13,14 +13,17 @@ venv: $(STAMP)
 
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# by a path: the default, a finder, comes after any folder named scoremd, such as a clone, in the folder that Python is started in
+EDITABLE = --config-settings editable_mode=compat
+
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) -e .
+	$(PIP) $(EDITABLE) -e .
 	touch $@
 
 $(DEVELOPER): $(STAMP)
-	$(PIP) -e '.[dev]'
+	$(PIP) $(EDITABLE) -e '.[dev]'
 	touch $@
 
 emulate: venv

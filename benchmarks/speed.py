@@ -86,8 +86,8 @@ class Figure(NamedTuple):
     share: float | None = None
 
 
-def training(force_field: ForceField, name: str, rate: float, **terms: Any) -> Figure:
-    """ms of a training step of the least noisy network; `terms` are `dual_weight` and the section `fokker_planck`, if they are to be."""
+def in_training(force_field: ForceField, name: str, **terms: Any) -> Expert:
+    """The least noisy network; `terms` are `dual_weight` and the section `fokker_planck`, if they are to be."""
     system = load_system(name)
     reference = system.reference_ensemble()
     assert reference is not None
@@ -103,11 +103,22 @@ def training(force_field: ForceField, name: str, rate: float, **terms: Any) -> F
         }
     )  # fmt: skip
     description = describe(config, described)
-    expert = Expert(config, description, training_set([(system, labelled)], description, use_forces=True), 0)
+    return Expert(config, description, training_set([(system, labelled)], description, use_forces=True), 0)
+
+
+def training(expert: Expert, rate: float) -> Figure:
+    """ms of a training step."""
     flop = products(expert.step_function, expert.parameters, expert.source.draw())
     expert.compile()
     time = seconds(expert.advance)
     return Figure(1e3 * time, share(flop / time, rate))
+
+
+def dearer(terms: dict[str, Expert], plain: Expert) -> dict[str, Figure]:
+    """How many times as long as a step without it one with a term takes, measured in turn, as `training` has left them: compiled."""
+    times = in_turn(plain.advance, *(expert.advance for expert in terms.values()))
+    ratios = np.median(times[:, 1:] / times[:, :1], 0)
+    return {f"{name}: times a step without": Figure(ratio) for name, ratio in zip(terms, ratios, strict=True)}
 
 
 def products(function: Callable[..., Any], *arguments: Any) -> float:
@@ -227,16 +238,16 @@ def measure(model: str, name: str) -> dict[str, Figure]:
     flop = (more - few) / 16  # without what all replicas share
     consistency = ForceField.load("alanine-dipeptide").description.trained["configuration"]["fokker_planck"]
     sampled = 256 / seconds(lambda: bound.sample(256, seeds))
+    plain = in_training(force_field, name)
+    terms = {"dual score matching": in_training(force_field, name, dual_weight=1.0)} | {
+        f"Fokker-Planck, {points} points": in_training(force_field, name, fokker_planck=consistency | {"fraction": points / 128})
+        for points in (2, 10, 128)
+    }
     return {
         "matrix product [GFLOP/s]": Figure(rate / 1e9),
-        "training step, batch 128 [ms]": training(force_field, name, rate),
-        "training step with dual score matching, batch 128 [ms]": training(force_field, name, rate, dual_weight=1.0),
-        **{
-            f"training step with Fokker-Planck, {points} points, batch 128 [ms]": training(
-                force_field, name, rate, fokker_planck=consistency | {"fraction": points / 128}
-            )
-            for points in (2, 10, 128)
-        },
+        "training step, batch 128 [ms]": training(plain, rate),
+        **{f"training step with {term}, batch 128 [ms]": training(expert, rate) for term, expert in terms.items()},
+        **dearer({term: expert for term, expert in terms.items() if "128" not in term}, plain),
         "samples [1/s]": Figure(sampled, share(sampled * SAMPLING_CALLS * flop, rate)),
         **{f"engine, {r} replica{'s' * (r > 1)} [replica-steps/s]": engine(bound, r, flop, rate) for r in (1, 100, 1000)},
         **through_openmm(force_field, name, flop, rate),

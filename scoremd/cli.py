@@ -65,6 +65,9 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except ScoreMDError as error:
             _refuse(str(error))
+        except KeyboardInterrupt:
+            print("scoremd: interrupted; the same command goes on from what is saved", file=sys.stderr)
+            raise typer.Exit(130) from None
         except OSError as error:
             _refuse(f"{error.filename or 'file'}: {error.strerror or error}")
         except ValueError as error:
@@ -73,6 +76,14 @@ def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             _refuse("the name of a file holds a null character")
 
     return wrapped
+
+
+def _with_topology(path: Path) -> str:
+    """A trajectory file, and the one that its topology is in if it holds none."""
+    from scoremd.trajectory_files import topology_file
+
+    beside = topology_file(path)
+    return f"{path} (topology: {beside})" if path.suffix.lower() != ".pdb" and beside.exists() else str(path)
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -143,7 +154,7 @@ def list_command() -> None:
     systems = Table(Column("system", no_wrap=True), "title", "also called", "beads", "reference", title="systems")
     for system in list_systems():
         systems.add_row(system.name, system.title, ", ".join(system.aliases), *_size_and_reference(system))
-    columns = Column("model", no_wrap=True), "samples", "simulation", "both", "measured on", Column("folder", overflow="fold")
+    columns = Column("model", no_wrap=True), "K", "samples", "simulation", "both", "measured on", Column("folder", overflow="fold")
     models = Table(*columns, title="models: excess JS in nats")
     for name, folder in list_models().items():
         models.add_row(name, *_figures(folder), str(folder))
@@ -162,18 +173,19 @@ def _size_and_reference(system: "System | ToySystem | Family") -> tuple[str, str
     return str(len(system.beads)), "none" if reference is None else f"{len(reference.positions)} frames"
 
 
-def _figures(folder: Path) -> tuple[str, str, str, str]:
-    """What a model reaches, as cells of a table."""
+def _figures(folder: Path) -> tuple[str, str, str, str, str]:
+    """Temperature of a model, and what it reaches, as cells of a table."""
     from scoremd.figures import read_figures
     from scoremd.force_field import ForceField
 
     try:
-        found = read_figures(folder)
-        if found is None or found.model != ForceField.load(folder).hash:
-            return "", "", "", "not measured" if found is None else "not measured since it was changed"
+        found, force_field = read_figures(folder), ForceField.load(folder)
+        kelvin = f"{force_field.description.temperature:g}"
+        if found is None or found.model != force_field.hash:
+            return kelvin, "", "", "", "not measured" if found is None else "not measured since it was changed"
     except ScoreMDError as error:
-        return "", "", "", f"cannot be read: {error}"
-    return f"{found.samples:+.4f}", f"{found.simulation:+.4f}", f"{found.between:+.4f}", found.measured
+        return "", "", "", "", f"cannot be read: {error}"
+    return kelvin, f"{found.samples:+.4f}", f"{found.simulation:+.4f}", f"{found.between:+.4f}", found.measured
 
 
 @app.command()
@@ -330,7 +342,7 @@ def sample(
             drawn = force_field.sample(found, n, seed)
             drawn = add_backbone(drawn) if backbone else drawn
             write_samples(path, drawn)
-        print(f"{n} samples written to {path}")
+        print(f"{n} samples written to {_with_topology(path)}")
 
 
 @app.command()
@@ -391,7 +403,7 @@ def simulate(
         if backbone:
             with exclusive_output(path):
                 replace(run, trajectory=add_backbone(run.trajectory)).write(path)
-        print(f"{run.trajectory.n_frames} frames of {replicas} replicas written to {path}; {len(run.lost)} replicas lost")
+        print(f"{run.trajectory.n_frames} frames of {replicas} replicas written to {_with_topology(path)}; {len(run.lost)} replicas lost")
 
 
 @app.command()
@@ -426,7 +438,9 @@ def compare(
     comparison = compare_trajectories(found, drawn, run, replicas, reference=ensemble, lost=lost, seed=seed)
     with exclusive(make_folder(output)):
         comparison.to_json(output / "comparison.json")
-        write_report(output / "report.html", comparison, provenance(force_field, _command(), seed=seed))
+        # files do not say which model made them, only which one the molecule is of
+        brought = {} if force_field is None else {"molecule as in model": f"{force_field.description.name} {force_field.hash}"}
+        write_report(output / "report.html", comparison, provenance(_command(), **{"seed of the comparison": seed}, **brought))
     _show(comparison)
     print(f"report: {output / 'report.html'}")
 
@@ -538,9 +552,8 @@ def main() -> None:
     except TyperException as error:
         message = " ".join(error.format_message().split())
         if message:
-            print(f"scoremd: {message.rstrip('.')} (scoremd --help says what there is)", file=sys.stderr)
+            context = getattr(error, "ctx", None)
+            command = "scoremd" if context is None else context.command_path
+            print(f"scoremd: {message.rstrip('.')} ({command} --help says what there is)", file=sys.stderr)
         code = error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        print("scoremd: interrupted", file=sys.stderr)
-        code = 130
     sys.exit(code)

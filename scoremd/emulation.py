@@ -88,11 +88,9 @@ def compare_trajectories(
     return compare(samples, simulation, system, simulation_groups=replicas, reference=reference, lost_replicas=lost, seed=seed)
 
 
-def provenance(force_field: ForceField | None, command: str, **extra: Any) -> dict[str, Any]:
-    """Where a result comes from: command, versions, model and its hash, date."""
+def provenance(command: str, **extra: Any) -> dict[str, Any]:
+    """Where a result comes from: command, what else is known, versions, date."""
     facts: dict[str, Any] = {"command": command, **extra}
-    if force_field is not None:
-        facts |= {"model": force_field.description.name, "model hash": force_field.hash}
     packages = ("scoremd", "torch", "openmm", "mdtraj", "e3nn", "numpy")
     facts["versions"] = ", ".join(f"{name} {version(name)}" for name in packages) + f", Python {platform.python_version()}"
     facts["date"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -147,7 +145,8 @@ def emulate(
         comparison = compare_trajectories(system, drawn, run, replicas, reference=ensemble, lost=lost, seed=settings.seed)
         comparison.to_json(folder / "comparison.json")
         length = f"{settings.replicas} replicas of {settings.simulated_ns:g} ns at {settings.time_step_fs} fs, first tenth dropped"
-        facts = provenance(force_field, command, seed=settings.seed, samples=samples, simulation=length)
+        model = {"model": force_field.description.name, "model hash": force_field.hash}
+        facts = provenance(command, seed=settings.seed, samples=samples, simulation=length, **model)
         write_report(folder / "report.html", comparison, facts)
     return Emulation(folder, comparison)
 

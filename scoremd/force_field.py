@@ -55,6 +55,11 @@ class ForceField:
         self.systems: tuple[Path, ...] = ()
         self._bound: dict[str, BoundModel] = {}
 
+    def __repr__(self) -> str:
+        """Name, hash, temperature and systems."""
+        d = self.description
+        return f"<ForceField {d.name} ({self.hash}): {', '.join(d.systems)} at {d.temperature:g} K>"
+
     @classmethod
     def load(cls, name: str | os.PathLike[str], search: Search = ()) -> "ForceField":
         """Load a model by the name of its folder (shipped, or below SCOREMD_PATH), or by the path of the folder.
@@ -212,8 +217,8 @@ class ForceField:
         self, n: int, seed: int, title: str, draw: Callable[[int, Iterator[int]], tuple[torch.Tensor, ...]]
     ) -> tuple[NDArray[np.float32], ...]:
         """What `draw` gives of n samples, in batches of at most `SAMPLING_BATCH`, of which it may give more than are asked for."""
-        if not 1 <= n <= _MOST_SAMPLES:
-            raise ScoreMDError(f"the number of samples must be from 1 to {_MOST_SAMPLES}, not {n}")
+        if not (isinstance(n, int | np.integer) and 1 <= n <= _MOST_SAMPLES):
+            raise ScoreMDError(f"the number of samples must be from 1 to {_MOST_SAMPLES}, not {n!r}")
         seeds, parts = _seeds(seed), []
         with progress(title, n, "samples") as bar:
             for done in range(0, n, SAMPLING_BATCH):

@@ -121,6 +121,9 @@ def read_source(name: str, source: TrajectorySource) -> tuple[System, Ensemble]:
         If a file is missing or damaged, is of other atoms, has no frames, values that are not finite, coordinates in ångström or bonds that
         cross a periodic box, the selection makes no molecule, or forces have another shape than the trajectory or cannot be its own.
     """
+    for path in source.trajectories:
+        if not path.exists():
+            raise ScoreMDError(f"{path}: there is no such file")
     topology = load_system(name).topology() if source.topology is None else read_topology(source.topology)
     beads = select_beads(topology, source.select)
     twice = next((path for k, path in enumerate(source.trajectories) if path in source.trajectories[:k]), None)
@@ -326,7 +329,7 @@ def _hdf5_frames(
 
 def _check_atoms(shape: tuple[int, ...], topology: mdtraj.Topology) -> None:
     if shape[1:] != (topology.n_atoms, 3):
-        raise ScoreMDError(f"coordinates have shape {shape}, where (frame, {topology.n_atoms}, 3) are needed")
+        raise ScoreMDError(f"coordinates have shape {shape}, where (frame, {topology.n_atoms}, 3) are needed: the topology has other atoms")
 
 
 def _whole(part: mdtraj.Trajectory, system: System, path: Path) -> NDArray[np.float32]:

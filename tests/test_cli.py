@@ -98,6 +98,22 @@ def test_a_simulation_with_its_backbone_has_the_frames_and_replicas_of_one_witho
     assert dict(replicas[0].attrs) == dict(replicas[1].attrs)
 
 
+def test_an_interruption_is_told(tmp_path, model, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ForceField, "sample", interrupted)
+    result = run("sample", "ALDP", "-n", 2, "--model", model, "-o", tmp_path / "a.h5")
+    assert (result.exit_code, result.stderr) == (130, "scoremd: interrupted; the same command goes on from what is saved\n")
+
+
+def test_where_the_topology_is_is_told(tmp_path, model):
+    for name, beside in (("a.xtc", True), ("a.h5", False), ("a.pdb", False)):
+        said = run("sample", "ALDP", "-n", 2, "--model", model, "-o", tmp_path / name).stdout
+        assert ("(topology: " in said) is beside
+    assert (tmp_path / "a.xtc.pdb").exists()
+
+
 def test_list_and_version():
     listed = run("list").output
     assert "alanine-dipeptide" in listed
@@ -115,6 +131,7 @@ def test_list_shows_what_models_reach(tmp_path, monkeypatch, model):
         return next(line for line in run("list").output.splitlines() if "mine" in line)
 
     assert "not measured" in row()
+    assert " 300 " in row()
     figures = {"model": ForceField.load(folder).hash, "measured": "on a whim", "samples": 0.01, "simulation": 0.02, "between": 0.03}
     (folder / "figures.json").write_text(json.dumps(figures))
     assert all(shown in row() for shown in ("+0.0100", "+0.0200", "+0.0300", "on a whim"))

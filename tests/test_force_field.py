@@ -20,6 +20,11 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
+def test_it_says_what_it_is():
+    force_field = alanine_dipeptide()
+    assert repr(force_field) == f"<ForceField {force_field.description.name} ({force_field.hash}): alanine-dipeptide at 300 K>"
+
+
 def test_a_saved_model_is_the_same_model(folder):
     before, after = alanine_dipeptide(), ForceField.load(folder)
     assert after.hash == before.hash

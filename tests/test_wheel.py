@@ -29,6 +29,12 @@ def imported_packages():
     return found - set(sys.stdlib_module_names) - {"scoremd"} - OPTIONAL
 
 
+def test_a_folder_of_the_same_name_hides_nothing(tmp_path):
+    """Such as that of a clone, where Python is started beside it."""
+    (tmp_path / "scoremd").mkdir()
+    subprocess.run([sys.executable, "-c", "import scoremd; scoremd.ForceField"], check=True, cwd=tmp_path)
+
+
 def test_wheel_in_an_empty_environment_samples(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SCOREMD_PATH")}
     source = tmp_path / "source"

@@ -88,12 +88,12 @@ def _listed(names: Sequence[str]) -> str:
 
 def headline(comparison: Comparison) -> str:
     """One or two sentences: which agree, which differ, which cannot be told."""
-    said = {
-        "agree": "agree",
-        "differ": "differ",
-        "undecided": "are undecided: too few frames or too short trajectories to tell whether they agree within the limit",
-    }
     judged = verdicts(comparison)
+    undecided = [comparison.pairs[v.title].js for v in judged if v.status == "undecided"]
+    why = "too few frames or too short trajectories to tell whether they agree within the limit"
+    if undecided and all(js.low is None for js in undecided):
+        why = "one of two ensembles is a single trajectory, so that there is no interval"
+    said = {"agree": "agree", "differ": "differ", "undecided": f"are undecided: {why}"}
     names = [name for name in ("samples", "simulation", "reference") if name in comparison.ensembles]
     if {v.status for v in judged} == {"agree"}:
         every = _listed(names)
@@ -107,7 +107,8 @@ def headline(comparison: Comparison) -> str:
             for status, titles in sorted(by_status.items(), key=lambda item: ("differ", "undecided", "agree").index(item[0]))
             if titles
         ]
-        text = "; ".join(clauses) + "."
+        exceptions = "; see the exceptions below" if findings(comparison) and not by_status["differ"] else ""
+        text = "; ".join(clauses) + exceptions + "."
     return text[0].upper() + text[1:]
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,13 @@ def test_what_differs_is_said_first_and_where(system, frames, reference):
     assert "Population of phi > 0" in found
     assert "Simulation vs reference: ratio of the standard deviations of the length 1.3" in found
     assert "Samples vs reference" not in found
+
+
+@pytest.mark.parametrize(("right", "more"), [(0.1, ""), (0.3, "; see the exceptions below")])
+def test_where_a_single_trajectory_has_no_interval_that_is_what_is_said(system, frames, reference, right, more):
+    single = replace(reference, walker=np.zeros(reference.n_frames, np.int64))
+    said = headline(compare(frames(8000, 2, right), None, system, reference=single))
+    assert said == f"Samples and reference are undecided: one of two ensembles is a single trajectory, so that there is no interval{more}."
 
 
 def test_samples_that_repeat_the_reference_are_noticed(system, reference):

@@ -558,6 +558,10 @@ def test_values_of_options(folder, chosen):
     refuses(folder, *OPTIONS[command][0], option, value)
 
 
+def test_of_an_option_that_is_not_there_the_help_that_is_named_has_those_that_are(folder):
+    assert "No such option: --temperature (scoremd simulate --help says what there is)" in refuses(folder, *SIMULATE, "--temperature", 350)
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
