@@ -341,7 +341,7 @@ def sample(
         with exclusive_output(path):
             drawn = force_field.sample(found, n, seed)
             drawn = add_backbone(drawn) if backbone else drawn
-            write_samples(path, drawn)
+            write_samples(path, drawn, origin=force_field.origin_of_samples(found, n, seed))
         print(f"{n} samples written to {_with_topology(path)}")
 
 
@@ -366,7 +366,8 @@ def reweight(
     with exclusive_output(output):
         drawn = force_field.weighted_samples(found, n, seed)
         columns = {"log_likelihood": drawn.log_likelihood, "energy": drawn.energy, "log_ratio": drawn.log_ratio}
-        write_samples(output, drawn.trajectory, columns)
+        origin = force_field.origin_of_samples(found, n, seed, of="the probability flow")
+        write_samples(output, drawn.trajectory, columns, origin)
     rows = weighted_rows(found, drawn)
     if rows:
         table = Table("population", "reference", "samples", "samples, weighted", title=f"{found.title}, 95 % intervals")

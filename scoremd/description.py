@@ -83,6 +83,10 @@ class ModelDescription(BaseModel):
         torsions = torch.tensor(self.torsions, dtype=torch.long) if self.torsions else torch.zeros(0, 0, 4, dtype=torch.long)
         return MoleculeEnergy(self.network, n, n + 1, len(self.residue_names) + 1, pair_statistics, torsions)
 
+    def label(self, identity: str) -> str:
+        """What files call the model; `identity` is its hash."""
+        return f"{self.name}, model {identity}, {self.temperature:g} K"
+
     def covers(self, system: System) -> bool:
         """Whether the model is meant for a system."""
         return not {system.name, system.family}.isdisjoint(self.systems)

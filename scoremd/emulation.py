@@ -28,7 +28,7 @@ from scoremd.force_field import ForceField
 from scoremd.frame_store import AllLostError
 from scoremd.parts import part_size
 from scoremd.progress import progress
-from scoremd.simulation.engine import Simulation, SimulationSettings, run_replicas
+from scoremd.simulation.engine import Simulation, SimulationSettings, origin_of, run_replicas
 from scoremd.systems import System, load_system
 from scoremd.trajectory_files import Block, read_trajectory, write_samples, write_trajectory
 
@@ -165,7 +165,7 @@ def _trajectories(
     sample_path, simulation_path = folder / "samples.h5", folder / "simulation.h5"
     if not sample_path.exists():
         drawn = force_field.sample(system, samples, settings.seed)
-        write_samples(sample_path, drawn)
+        write_samples(sample_path, drawn, origin=force_field.origin_of_samples(system, samples, settings.seed))
     drawn = read_trajectory(sample_path, system.topology()).trajectory
     if drawn.n_frames != samples:
         raise ScoreMDError(f"{sample_path}: holds {drawn.n_frames} frames, not the {samples} samples asked for; remove it to start again")
@@ -214,6 +214,8 @@ def _simulate_in_blocks(
     if not whole:
         raise AllLostError
 
+    origin = origin_of(force_field.description, force_field.hash, system, settings)
+
     def blocks() -> Iterator[Block]:
         for first, path in whole:
             found, replica, _ = read_trajectory(path, topology)
@@ -221,7 +223,7 @@ def _simulate_in_blocks(
             for k in np.unique(replica):
                 yield found.xyz[replica == k], found.time[replica == k], first + int(k)
 
-    write_trajectory(output, topology, blocks(), (settings.replicas, settings.frames))
+    write_trajectory(output, topology, blocks(), (settings.replicas, settings.frames), origin=origin)
 
 
 def _block(

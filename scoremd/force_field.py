@@ -25,7 +25,7 @@ from scoremd.progress import progress
 from scoremd.resources import Search
 from scoremd.simulation.engine import Simulation, SimulationSettings, run_replicas
 from scoremd.systems import System, ToySystem, list_systems, load_system
-from scoremd.trajectory_files import check_output
+from scoremd.trajectory_files import Origin, check_output
 from scoremd.units import thermal_energy
 from scoremd.weighted import Likelihoods, WeightedSamples
 
@@ -92,6 +92,16 @@ class ForceField:
     def hash(self) -> str:
         """Identifies weights and description: 16 hexadecimal digits."""
         return model_hash(self.description, self.experts)
+
+    def origin_of_samples(self, system: System, n: int, seed: int, of: str = "the reverse SDE") -> Origin:
+        """What a file of samples says of how it was made.
+
+        Parameters
+        ----------
+        system, n, seed : as of `sample`
+        of : what was integrated
+        """
+        return Origin(f"{system.name}, {n} independent samples of {of}, seed {seed}", self.description.label(self.hash))
 
     def find(self, name: str) -> System:
         """The molecule of this name.

@@ -19,7 +19,7 @@ from torch import Tensor
 from scoremd.errors import ScoreMDError
 from scoremd.files import PART
 from scoremd.saved_state import read_state, remove_state, save_state
-from scoremd.trajectory_files import Block, check_output, write_trajectory
+from scoremd.trajectory_files import Block, Origin, check_output, write_trajectory
 
 
 class AllLostError(ScoreMDError):
@@ -81,7 +81,7 @@ class FrameStore:
         """All frames so far, (frame, *shape), read from the disk as they are asked for."""
         return np.memmap(self.frames_path, "<f4", "r").reshape(-1, *self.shape)
 
-    def finish(self, topology: mdtraj.Topology, interval: float, good_frames: NDArray[np.int64], asked: int) -> Path:
+    def finish(self, topology: mdtraj.Topology, interval: float, good_frames: NDArray[np.int64], asked: int, origin: Origin) -> Path:
         """Write the output: of each replica the frames before it was lost, of those `asked` for; `interval` between them in ps.
 
         Raises
@@ -100,7 +100,7 @@ class FrameStore:
         if not good_frames.any():
             self.remove()
             raise AllLostError
-        path = write_trajectory(self.output, topology, blocks(), (self.shape[0], asked))
+        path = write_trajectory(self.output, topology, blocks(), (self.shape[0], asked), origin=origin)
         self.remove()
         return path
 

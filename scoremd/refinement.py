@@ -271,7 +271,7 @@ def _contrast(force_field: ForceField, system: System, beads: Ensemble, folder: 
     path, sampled = make_folder(folder) / f"{system.name}.h5", folder.name == "samples"
     if not path.exists() and sampled:
         drawn = force_field.sample(system, settings.samples, seed)
-        write_samples(path, drawn)
+        write_samples(path, drawn, origin=force_field.origin_of_samples(system, settings.samples, seed))
     elif not path.exists():
         run = _simulation(settings, seed)
         chosen = np.random.default_rng(seed).integers(beads.n_frames, size=run.replicas)

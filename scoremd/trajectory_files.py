@@ -4,6 +4,8 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,21 @@ from scoremd.files import replacing
 from scoremd.molecules import bead_names, require_beads
 
 FORMATS = (".h5", ".xtc", ".dcd", ".pdb")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made the frames of a file, for the attributes that mdtraj's HDF5 format has for it.
+
+    Attributes
+    ----------
+    title : what the frames are, seed included
+    forcefield : the model, its hash and its temperature
+    """
+
+    title: str
+    forcefield: str
+
 
 #: positions (frame, bead, 3) in nm, times (frame,) in ps, number of the replica
 Block = tuple[NDArray[np.float32], NDArray[np.float32], int]
@@ -50,11 +67,13 @@ def write_trajectory(
     blocks: Iterator[Block],
     asked: tuple[int, int] | None = None,
     columns: Mapping[str, NDArray[np.float64]] | None = None,
+    origin: Origin | None = None,
 ) -> Path:
     """Write blocks of frames, one replica after the other.
 
-    HDF5 files of a simulation also hold `replica`, the replica of each frame, with what was asked for as attributes, which mdtraj passes
-    over; XTC and DCD files get their topology beside them, as FILE.xtc.pdb or FILE.dcd.pdb.
+    HDF5 files say what made them (`title`, `forcefield` and `application` of `mdtraj.formats.HDF5TrajectoryFile`). Those of a simulation
+    also hold `replica`, the replica of each frame, with what was asked for as attributes, which mdtraj passes over. XTC and DCD files get
+    their topology beside them, as FILE.xtc.pdb or FILE.dcd.pdb.
 
     Parameters
     ----------
@@ -63,6 +82,7 @@ def write_trajectory(
     blocks : see `Block`
     asked : numbers of replicas and of frames of each that a simulation was to have, whatever was lost; None for independent samples
     columns : further numbers (frame,) by the name of their dataset, which only HDF5 files can hold
+    origin : what made the frames, or None where that is not known
 
     Raises
     ------
@@ -73,7 +93,7 @@ def write_trajectory(
     kind = path.suffix.lower()
     with replacing(path) as temporary:
         if kind == ".h5":
-            _write_hdf5(temporary, topology, blocks, asked, columns or {})
+            _write_hdf5(temporary, topology, blocks, asked, columns or {}, origin)
         elif kind == ".xtc":
             frames = 0
             with XTCTrajectoryFile(str(temporary), "w", force_overwrite=True) as file:
@@ -105,10 +125,13 @@ def _require_frames(path: Path, written: Path, frames: int) -> None:
 
 
 def write_samples(
-    path: str | os.PathLike[str], samples: mdtraj.Trajectory, columns: Mapping[str, NDArray[np.float64]] | None = None
+    path: str | os.PathLike[str],
+    samples: mdtraj.Trajectory,
+    columns: Mapping[str, NDArray[np.float64]] | None = None,
+    origin: Origin | None = None,
 ) -> Path:
     """Write independent samples; arguments and errors as of `write_trajectory`."""
-    return write_trajectory(path, samples.topology, iter([(samples.xyz, samples.time, 0)]), columns=columns)
+    return write_trajectory(path, samples.topology, iter([(samples.xyz, samples.time, 0)]), columns=columns, origin=origin)
 
 
 def _write_pdb(path: Path, trajectory: mdtraj.Trajectory) -> None:
@@ -130,6 +153,7 @@ def _write_hdf5(
     blocks: Iterator[Block],
     asked: tuple[int, int] | None,
     columns: Mapping[str, NDArray[np.float64]],
+    origin: Origin | None,
 ) -> None:
     replicas = []
     with HDF5TrajectoryFile(str(path), "w", force_overwrite=True) as file:
@@ -143,6 +167,7 @@ def _write_hdf5(
             dataset.attrs["replicas"], dataset.attrs["frames_each"] = asked
         for name, values in columns.items():
             file.create_dataset(name, data=values)
+        file.attrs.update({"application": f"ScoreMD {version('scoremd')}"} | ({} if origin is None else vars(origin)))
 
 
 def topology_file(path: Path) -> Path:

@@ -3,12 +3,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import h5py
 import mdtraj
 import numpy as np
 import pytest
+from mdtraj.formats import HDF5TrajectoryFile
 
 from scoremd import bound_model
 from scoremd.cli import main
@@ -96,6 +98,27 @@ def test_a_simulation_with_its_backbone_has_the_frames_and_replicas_of_one_witho
     replicas = [h5py.File(tmp_path / name)["replica"] for name in ("a.h5", "b.h5")]
     assert np.array_equal(*(q[:] for q in replicas))
     assert dict(replicas[0].attrs) == dict(replicas[1].attrs)
+
+
+def test_files_say_what_made_them(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(bound_model, "FLOW_INTERVALS", 2)
+    steps = ("--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005)
+    flow, samples = "20 independent samples of the probability flow, seed 1", "20 independent samples of the reverse SDE, seed 1"
+    dynamics = "Langevin dynamics: 16 replicas of 4e-05 ns at 0.5 fs, friction 1/ps, seed 1"
+    for command, file, title in (
+        (("sample", "ALDP", "-n", 20), "a.h5", samples),
+        (("reweight", "ALDP", "-n", 20), "b.h5", flow),
+        (("simulate", "ALDP", *steps), "c.h5", dynamics),
+        (("simulate", "ALDP", *steps, "--backbone"), "d.h5", dynamics),
+        (("emulate", "ALDP", "-n", 20, *steps), "e", None),
+    ):
+        result = run(*command, "--seed", 1, "--model", model, "-o", tmp_path / file)
+        assert result.exit_code == 0, result.output
+        for path, expected in [(file, title)] if title else [("e/samples.h5", samples), ("e/simulation.h5", dynamics)]:
+            with HDF5TrajectoryFile(str(tmp_path / path)) as found:
+                assert found.title == f"alanine-dipeptide, {expected}"
+                assert found.forcefield == f"test, model {ForceField.load(model).hash}, 300 K"
+                assert found.application == f"ScoreMD {version('scoremd')}"
 
 
 def test_an_interruption_is_told(tmp_path, model, monkeypatch):

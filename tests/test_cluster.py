@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -54,6 +55,7 @@ def test_replicas_divided_among_workers_are_those_of_one_process(tmp_path, monke
     for a, b in ((one.trajectory.xyz, two.trajectory.xyz), (one.trajectory.time, two.trajectory.time), (one.replica, two.replica)):
         assert np.array_equal(a, b)
     assert one.lost == two.lost
+    assert len({h5py.File(tmp_path / name / "simulation.h5").attrs["title"] for name in ("one", "two")}) == 1
     assert (tmp_path / "one" / "comparison.json").read_bytes() == (tmp_path / "two" / "comparison.json").read_bytes()
     assert {p.name for p in (tmp_path / "one").iterdir()} == {p.name for p in (tmp_path / "two").iterdir()}
 

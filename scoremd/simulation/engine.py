@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scoremd.bound_model import BoundModel
+from scoremd.description import ModelDescription
 from scoremd.errors import ScoreMDError
 from scoremd.files import exclusive
 from scoremd.frame_store import FrameStore, generator_from
@@ -22,7 +23,8 @@ from scoremd.nn.score import ForceFunction
 from scoremd.parts import in_parts
 from scoremd.progress import progress
 from scoremd.simulation.langevin import LangevinParameters, State, middle_step, thermal_velocities
-from scoremd.trajectory_files import Block, read_trajectory, write_trajectory
+from scoremd.systems import System
+from scoremd.trajectory_files import Block, Origin, read_trajectory, write_trajectory
 from scoremd.units import thermal_energy
 
 #: A replica is lost when a bond gets longer than this times its median at the start, shorter than the inverse, or anything is not finite.
@@ -98,12 +100,14 @@ class Simulation:
     replica : (frame,) which replica each frame is of
     lost : numbers of the replicas that blew up and were stopped
     asked : numbers of replicas, and of frames of each, that were asked for
+    origin : what files of it say of how it was made
     """
 
     trajectory: mdtraj.Trajectory
     replica: NDArray[np.int64]
     lost: tuple[int, ...]
     asked: tuple[int, int]
+    origin: Origin
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Write to a trajectory file of any format that we know, over what is there."""
@@ -114,7 +118,7 @@ class Simulation:
                 mine = self.replica == k
                 yield trajectory.xyz[mine], trajectory.time[mine], int(k)
 
-        return write_trajectory(path, trajectory.topology, blocks(), self.asked)
+        return write_trajectory(path, trajectory.topology, blocks(), self.asked, origin=self.origin)
 
 
 class Replicas:
@@ -204,6 +208,13 @@ def langevin_parameters(model: BoundModel, settings: SimulationSettings) -> Lang
     return LangevinParameters(settings.time_step_fs * 1e-3, settings.friction, kt, masses)
 
 
+def origin_of(description: ModelDescription, identity: str, system: System, settings: SimulationSettings) -> Origin:
+    """What a file says of how a run was made; `identity` is the model's hash."""
+    s = settings
+    length = f"{s.replicas} replicas of {s.simulated_ns:g} ns at {s.time_step_fs:g} fs"
+    return Origin(f"{system.name}, Langevin dynamics: {length}, friction {s.friction:g}/ps, seed {s.seed}", description.label(identity))
+
+
 def run_replicas(
     model: BoundModel, settings: SimulationSettings, output: Path, start: NDArray[np.float32], identity: str, rows: slice = _ALL
 ) -> Simulation:
@@ -243,8 +254,9 @@ def run_replicas(
                 store.append(frame, replicas.to_tensors())
                 bar.advance(per_frame)
         interval = settings.steps_per_frame * settings.time_step_fs * 1e-3
-        path = store.finish(topology, interval, replicas.good_frames.numpy(), settings.frames)
+        origin = origin_of(model.description, identity, model.system, settings)
+        path = store.finish(topology, interval, replicas.good_frames.numpy(), settings.frames, origin)
     trajectory = read_trajectory(path, topology).trajectory
     good = replicas.good_frames.numpy()
     lost = tuple(int(k) for k in torch.nonzero(replicas.lost).flatten())
-    return Simulation(trajectory, np.repeat(np.arange(own), good), lost, (own, settings.frames))
+    return Simulation(trajectory, np.repeat(np.arange(own), good), lost, (own, settings.frames), origin)
