@@ -69,7 +69,9 @@ def measure(force_field: ForceField, system: System, n: int, seed: int, referenc
 
 def chosen(names: list[str], model: str | None, data: Path | None) -> Iterator[tuple[ForceField, System, Ensemble]]:
     """The systems, their model and their reference, one by one."""
-    for name in names or sorted(path.stem for path in data.glob("*.h5")) if data else names:
+    if data is not None and not names:
+        names = sorted(path.stem for path in data.glob("*.h5"))
+    for name in names:
         system = load_system(name)
         reference = system.reference_ensemble() if data is None else system.beads_of(read_ensemble(data / f"{system.name}.h5"))
         assert reference is not None
