@@ -439,7 +439,7 @@ def compare(
     comparison = compare_trajectories(found, drawn, run, replicas, reference=ensemble, lost=lost, seed=seed)
     with exclusive(make_folder(output)):
         comparison.to_json(output / "comparison.json")
-        # files do not say which model made them, only which one the molecule is of
+        # that is not what made the files, which HDF5 files alone can tell
         brought = {} if force_field is None else {"molecule as in model": f"{force_field.description.name} {force_field.hash}"}
         write_report(output / "report.html", comparison, provenance(_command(), **{"seed of the comparison": seed}, **brought))
     _show(comparison)
