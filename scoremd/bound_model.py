@@ -110,7 +110,7 @@ class BoundModel:
 
     def forces(self) -> ForceFunction:
         """Energy in kJ/mol and forces in kJ/mol/nm of positions (batch, bead, 3) in nm, at t close to zero."""
-        function, scale, kt = self.at_noise(self._level_of_forces), self._scale, thermal_energy(self.description.temperature)
+        function, scale, kt = self.at_noise(self.level_of_forces), self._scale, thermal_energy(self.description.temperature)
 
         def force(positions: Tensor) -> tuple[Tensor, Tensor]:
             energy, score = function(self.to_slots(positions) * scale)
@@ -120,7 +120,7 @@ class BoundModel:
 
     def force_of_one(self) -> SingleForceFunction:
         """`forces` of one conformation (bead, 3), as arrays, for one thread, with as little Python as can be, for microseconds count."""
-        function, scale, kt = self.at_noise(self._level_of_forces), self._scale, thermal_energy(self.description.temperature)
+        function, scale, kt = self.at_noise(self.level_of_forces), self._scale, thermal_energy(self.description.temperature)
         if not isinstance(function, BoundProgram):
             forces = self.forces()
 
@@ -216,7 +216,8 @@ class BoundModel:
         return self.schedule.log_snr(self.schedule.steps(FLOW_INTERVALS, self.description.simulation_time)).float()
 
     @property
-    def _level_of_forces(self) -> Tensor:
+    def level_of_forces(self) -> Tensor:
+        """The noise level, (1,), at which the first network gives the forces."""
         return self.schedule.log_snr(torch.tensor([self.description.simulation_time], dtype=torch.float64)).float()
 
     @property

@@ -8,8 +8,10 @@ new model (Shell, J. Chem. Phys. 129, 144108, 2008) is, up to a constant,
 
 the second mean over a simulation with the old model, which serves as long as the change is small (reweighting: Thaler & Zavadlav, Nat.
 Commun. 12, 6884, 2021). It is convex in Delta E, least where that is ln p_model / p_data, and asks for energies alone, not for scores. At
-the noise of forces that is done with simulations. Networks that sample are given the same at several noise levels: data and samples are
-noised alike, and what is learned, Delta E(x, t) = ln p_samples(x, t) / p_data(x, t), turns the score of the one into that of the other.
+the noise of forces that is done with simulations, in which phi and psi, where the molecule has them, are flattened
+(`scoremd.flattening`): others of that length would hardly leave the basins that they begin in. Networks that sample are given the same at
+several noise levels: data and samples are noised alike, and what is learned, Delta E(x, t) = ln p_samples(x, t) / p_data(x, t), turns the
+score of the one into that of the other.
 
 Only the local term's own weights are changed, a function of the torsions that all molecules share: the rest is what score matching is good
 at, and what the encoder tells the term of each molecule would learn the noise of so few frames.
@@ -35,6 +37,7 @@ from scoremd.diffusion.space import Space
 from scoremd.emulation import equilibrated
 from scoremd.errors import ScoreMDError
 from scoremd.files import claim, exclusive, make_folder, write_text
+from scoremd.flattening import bias, flattened, flattening, starting_frames
 from scoremd.force_field import ForceField
 from scoremd.model_files import CONFIG, WEIGHTS
 from scoremd.nn.energy import MoleculeEnergy
@@ -51,6 +54,8 @@ LOG, SETTINGS = "refinement.csv", "refinement.json"
 #: Time step of the simulations: only torsions are learned from them, so that it may be larger than bonds would like.
 _TIME_STEP_FS = 4.0
 _FRAME_INTERVAL_PS = 0.2
+#: Share of their time that is dropped: they begin with the data, whose basins need not have the weights that the model gives them.
+_EQUILIBRATION = 0.25
 #: Half log signal-to-noise ratios at which samples are refined: noise of 0.13 to 0.04; where there is more, samples and data are alike.
 _LEVELS = (2.0, 3.3)
 #: Of Adam, with one warm-up and cosine decay, by what is refined by.
@@ -88,23 +93,26 @@ class Contrast:
     molecule : one row
     data : reference frames
     made : frames of the model
+    log_weights : (frame,) ln of what each of these counts, up to a constant
     lost : how many replicas of the simulation blew up, of which only the frames from before are in `made`
     """
 
     molecule: MoleculeBatch
     data: Tensor
     made: Tensor
+    log_weights: Tensor
     lost: int = 0
 
 
-def relative_entropy(change_of_data: Tensor, change_of_model: Tensor) -> Tensor:
+def relative_entropy(change_of_data: Tensor, change_of_model: Tensor, log_weights: Tensor) -> Tensor:
     """S of the module's docstring, in nats, without its constant: 0 for no change, and the less the better.
 
     Parameters
     ----------
     change_of_data, change_of_model : (frame,) Delta E of frames of the data, and of the old model
+    log_weights : (frame,) ln of what each of the latter counts, up to a constant
     """
-    return change_of_data.mean() + torch.logsumexp(-change_of_model, 0) - float(np.log(len(change_of_model)))
+    return change_of_data.mean() + torch.logsumexp(log_weights - change_of_model, 0) - torch.logsumexp(log_weights, 0)
 
 
 def local_energy(network: MoleculeEnergy, x: Tensor, log_snr: Tensor, molecule: MoleculeBatch) -> Tensor:
@@ -150,16 +158,16 @@ def refine_network(
     generator = torch.Generator().manual_seed(seed)
 
     def entropy(one: Contrast, frames: int, generator: torch.Generator) -> Tensor:
-        parts = [q[torch.randperm(len(q), generator=generator)[:frames]] for q in (one.data, one.made)]
+        data, made = (torch.randperm(len(q), generator=generator)[:frames] for q in (one.data, one.made))
         low, high = levels
         log_snr = low + (high - low) * torch.rand(1, generator=generator)
-        x = torch.cat(parts)
+        x = torch.cat([one.data[data], one.made[made]])
         if noised:
             x = add_noise(x, Space(one.molecule.mask(x.dtype)).noise(len(x), generator), log_snr)
         with torch.no_grad():
             before = local_energy(network, x, log_snr, one.molecule)
         change = local_energy(new, x, log_snr, one.molecule) - before
-        return relative_entropy(change[: len(parts[0])], change[len(parts[0]) :])
+        return relative_entropy(change[: len(data)], change[len(data) :], one.log_weights[made])
 
     for _ in range(epochs):
         gains = []
@@ -244,6 +252,7 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
             _log.warning("%d of %d replicas blew up; their frames from before count", lost, len(simulated) * settings.replicas)
         facts = {"model": force_field.hash, "molecules": len(simulated), "lost_replicas": lost, **asdict(settings)}
         result = ForceField(description.model_copy(update={"trained": description.trained | {"refined": facts}}), refined)
+        result.systems = force_field.systems
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows(rows)
         write_text(output / LOG, table.getvalue())
@@ -269,25 +278,32 @@ def _simulation(settings: RefinementSettings, seed: int) -> SimulationSettings:
 def _contrast(force_field: ForceField, system: System, beads: Ensemble, folder: Path, settings: RefinementSettings, seed: int) -> Contrast:
     """The data of a molecule, and what the model makes of it: `folder` is that of samples or of simulations."""
     path, sampled = make_folder(folder) / f"{system.name}.h5", folder.name == "samples"
+    bound = force_field.bind(system)
+
+    def scaled(positions: np.ndarray) -> Tensor:
+        return bound.scaled(torch.from_numpy(np.ascontiguousarray(positions, np.float32)))
+
+    data = scaled(beads.positions)
+    flat = None if sampled else flattening(force_field, system, data)
     if not path.exists() and sampled:
         drawn = force_field.sample(system, settings.samples, seed)
         write_samples(path, drawn, origin=force_field.origin_of_samples(system, settings.samples, seed))
     elif not path.exists():
         run = _simulation(settings, seed)
-        chosen = np.random.default_rng(seed).integers(beads.n_frames, size=run.replicas)
-        force_field.simulate(
+        if flat is None:
+            simulated, chosen = force_field, np.random.default_rng(seed).integers(beads.n_frames, size=run.replicas)
+        else:
+            simulated, chosen = flattened(force_field, flat), starting_frames(force_field, system, data, flat, run.replicas, seed)
+        simulated.simulate(
             system,
             **vars(run),
             start=mdtraj.Trajectory(beads.positions[chosen], system.topology()),
             output=path,
         )
     trajectory, replicas, lost = read_trajectory(path, system.topology())
-    made = trajectory if sampled else equilibrated(trajectory, replicas)[0]
-    if made.n_frames < 2:
+    kept = trajectory if sampled else equilibrated(trajectory, replicas, _EQUILIBRATION)[0]
+    if kept.n_frames < 2:
         raise ScoreMDError(f"{path}: holds too few frames to refine by; do its replicas blow up?")
-    bound = force_field.bind(system)
-
-    def scaled(positions: np.ndarray) -> Tensor:
-        return bound.scaled(torch.from_numpy(np.ascontiguousarray(positions, np.float32)))
-
-    return Contrast(bound.molecule, scaled(beads.positions), scaled(made.xyz), lost or 0)
+    made = scaled(kept.xyz)
+    log_weights = torch.zeros(len(made)) if flat is None else bias(force_field, system, made, flat)
+    return Contrast(bound.molecule, data, made, log_weights, lost or 0)

@@ -1,13 +1,15 @@
 from dataclasses import replace
 
+import mdtraj
 import numpy as np
 import pytest
 import torch
 
 from scoremd import refinement
 from scoremd.collective_variables import dihedrals
-from scoremd.data import write_ensemble
+from scoremd.data import read_ensemble, write_ensemble
 from scoremd.errors import ScoreMDError
+from scoremd.flattening import bias, flattening
 from scoremd.force_field import ForceField
 from scoremd.refinement import Contrast, RefinementSettings, local_energy, refine, refine_network, relative_entropy
 from scoremd.simulation import engine
@@ -22,12 +24,21 @@ def test_relative_entropy_is_least_at_the_logarithm_of_the_ratio_of_densities():
     def change(x):
         return x**2 / 2 - x**2 / (2 * 1.5**2)  # ln p_made / p_data, without its constant
 
-    least = relative_entropy(change(data), change(made))
+    even = torch.zeros(len(made))
+    least = relative_entropy(change(data), change(made), even)
     divergence = np.log(1.5) + 1 / (2 * 1.5**2) - 0.5
     assert float(least) == pytest.approx(-divergence, abs=0.005)
-    assert relative_entropy(0 * data, 0 * made) == 0
+    assert relative_entropy(0 * data, 0 * made, even) == 0
     for factor in (0.8, 1.2):
-        assert relative_entropy(factor * change(data), factor * change(made)) > least + 1e-3
+        assert relative_entropy(factor * change(data), factor * change(made), even) > least + 1e-3
+
+
+def test_weights_undo_that_the_model_was_simulated_otherwise():
+    torch.manual_seed(0)
+    data, made, otherwise = torch.randn(200_000), 1.5 * torch.randn(200_000), 2 * torch.randn(200_000)
+    log_weights = 7 + otherwise**2 / 2 * (1 / 2**2 - 1 / 1.5**2)
+    expected = relative_entropy(data**2 / 4, made**2 / 4, torch.zeros(len(made)))
+    assert float(relative_entropy(data**2 / 4, otherwise**2 / 4, log_weights)) == pytest.approx(float(expected), abs=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +57,7 @@ def tilted():
     x = torch.from_numpy(6 * (ensemble.positions - ensemble.positions.mean(1, keepdims=True)))
     others = rng.choice(len(tilt), 4000)
     divergence = np.log(np.mean(np.exp(tilt))) - tilt.mean()
-    return network, Contrast(d.molecule(system), x[others], x[chosen]), tilt[others], divergence
+    return network, Contrast(d.molecule(system), x[others], x[chosen], torch.zeros(4000)), tilt[others], divergence
 
 
 def refined(tilted, level, *, noised):
@@ -149,3 +160,42 @@ def test_the_best_epoch_of_molecules_to_watch_is_kept(data, tmp_path, monkeypatc
     expected = force_field.experts[0] if kept is None else networks[kept]
     assert torch.equal(done.experts[0].bead.weight, expected.bead.weight)
     assert ("no epoch of network 1 was better" in caplog.text) == (kept is None)
+
+
+def test_simulations_are_flattened_and_frames_count_accordingly(data, tmp_path, monkeypatch):
+    seen = {}
+
+    def look(network, training, *_, noised, **__):
+        seen["samples" if noised else "simulations"] = training[0]
+        yield network, 0.0, float("nan")
+
+    monkeypatch.setattr(refinement, "refine_network", look)
+    force_field = alanine_dipeptide(time_ranges=((0.0, 0.006), (0.006, 1.0)))
+    refine(force_field, data, None, tmp_path / "refined", FEW)
+    system, one = load_system("ALDP"), seen["simulations"]
+    expected = bias(force_field, system, one.made, flattening(force_field, system, one.data))
+    assert expected.std() > 0.1
+    assert torch.equal(one.log_weights, expected)
+    assert not seen["samples"].log_weights.any()
+    origins = {}
+    for kind in seen:
+        (path,) = (tmp_path / "refined" / kind).glob("*.h5")
+        with mdtraj.formats.HDF5TrajectoryFile(str(path)) as file:
+            origins[kind] = file.forcefield
+    assert "flattened" in origins["simulations"]
+    assert "flattened" not in origins["samples"]
+
+
+def test_flattened_simulations_begin_where_they_would_be_if_the_model_were_right(data, tmp_path, monkeypatch):
+    force_field, system = alanine_dipeptide(), load_system("ALDP")
+    begun = {}
+    monkeypatch.setattr(ForceField, "simulate", lambda self, _, **given: begun.update(given) or (_ for _ in ()).throw(ScoreMDError("seen")))
+    with pytest.raises(ScoreMDError, match="seen"):
+        refine(force_field, data, None, tmp_path / "refined", replace(FEW, replicas=5000))
+    x = force_field.bind(system).scaled(torch.from_numpy(np.array(begun["start"].xyz)))
+    known = force_field.bind(system).scaled(torch.from_numpy(read_ensemble(data).positions))
+    coefficients = flattening(force_field, system, known)
+    drawn, of_data = (bias(force_field, system, q, coefficients).double() for q in (x, known))
+    expected = (torch.softmax(-of_data, 0) * of_data).sum()
+    assert float(drawn.mean()) == pytest.approx(float(expected), abs=0.1)
+    assert abs(float(expected - of_data.mean())) > 0.4

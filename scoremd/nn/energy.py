@@ -41,6 +41,7 @@ class NetworkConfig(BaseModel):
     layers : number of interaction blocks
     radial_basis, radial_width : Gaussians for each distance, and hidden features of each pair
     torsion_width : width of the local term's perceptron
+    torsion_bias : add an energy that is linear in the sines and cosines of torsions, which is not trained (`scoremd.flattening`)
     encoder_width : width of the perceptrons that tell beads, pairs and torsions which molecule they are in; 0 for none
     frozen_above : half log signal-to-noise ratio above which the network no longer sees the time (3: noise of 0.05); None for never
     achiral : read the energy out from 0e only, so that mirror images have the same
@@ -55,6 +56,7 @@ class NetworkConfig(BaseModel):
     radial_basis: int = Field(12, ge=2, le=_WIDEST)
     radial_width: int = Field(48, ge=1, le=_WIDEST)
     torsion_width: int = Field(128, ge=2, le=_WIDEST)
+    torsion_bias: bool = False
     encoder_width: int = Field(0, ge=0, le=_WIDEST)
     frozen_above: float | None = 3.0
     achiral: bool = False
@@ -63,7 +65,7 @@ class NetworkConfig(BaseModel):
     @model_serializer(mode="wrap")
     def _without_later_parts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What came later is left out where there is none of it: descriptions, and hashes of models, stay what they were."""
-        return {key: value for key, value in handler(self).items() if key not in ("encoder_width", "cutoff") or value}
+        return {key: value for key, value in handler(self).items() if key not in ("torsion_bias", "encoder_width", "cutoff") or value}
 
 
 class Context(NamedTuple):
@@ -166,9 +168,8 @@ class MoleculeEnergy(nn.Module):
         inputs = c.scalars if c.achiral else c.scalars + c.vectors
         self.read_out = nn.Sequential(nn.Linear(inputs, c.scalars), nn.SiLU(), nn.Linear(c.scalars, 1, bias=False))
         self.normaliser = Normaliser(c.scalars)
-        self.torsion = (
-            TorsionTerm(torsions, n_beads, n_residue_types, c.scalars, c.torsion_width, achiral=c.achiral) if len(torsions) else None
-        )
+        sizes = n_beads, n_residue_types, c.scalars, c.torsion_width
+        self.torsion = TorsionTerm(torsions, *sizes, achiral=c.achiral, biased=c.torsion_bias) if len(torsions) else None
         self.encoder = self._make_encoder(torsions) if c.encoder_width else None
 
     def _make_encoder(self, torsions: Tensor) -> MoleculeEncoder:

@@ -40,12 +40,16 @@ class TorsionTerm(nn.Module):
     time_width : width of the time embedding
     width : width of the perceptron
     achiral : make the energy even under reflection
+    biased : add an energy that is linear in the series of each torsion, for umbrella sampling (`scoremd.flattening`)
     """
 
     beads: Tensor
     bonds: Tensor
+    bias: Tensor | None
 
-    def __init__(self, torsions: Tensor, n_beads: int, n_residue_types: int, time_width: int, width: int, *, achiral: bool) -> None:
+    def __init__(
+        self, torsions: Tensor, n_beads: int, n_residue_types: int, time_width: int, width: int, *, achiral: bool, biased: bool = False
+    ) -> None:
         super().__init__()
         self.achiral = achiral
         n_groups, n_torsions, _ = torsions.shape
@@ -60,14 +64,16 @@ class TorsionTerm(nn.Module):
                     bonds[torsions[g, j, k], k, g, j] -= 1
         self.register_buffer("bonds", bonds.flatten(1), persistent=False)
         self.residue = nn.Embedding(n_residue_types, 16, padding_idx=0)
-        self.series = n_torsions * 2 * FOURIER_ORDER
-        inputs = self.series + n_torsions * 16 + time_width
+        self.n_series = n_torsions * 2 * FOURIER_ORDER
+        inputs = self.n_series + n_torsions * 16 + time_width
         #: of the hidden layers
         self.widths = (width, width, width // 2)
         layers: list[nn.Module] = []
         for a, b in zip((inputs, *self.widths), self.widths, strict=False):
             layers += [nn.Linear(a, b), nn.SiLU()]
         self.mlp = nn.Sequential(*layers, nn.Linear(width // 2, 1, bias=False))
+        #: coefficients of `series`, (group, series), or none; a buffer, for it is not trained
+        self.register_buffer("bias", torch.zeros(n_groups, self.n_series) if biased else None)
 
     @property
     def _first_layer(self) -> nn.Linear:
@@ -85,7 +91,7 @@ class TorsionTerm(nn.Module):
         return TorsionContext(
             present=present,
             any_present=present.amax(-1),
-            hidden=nn.functional.linear(known, first.weight[:, self.series :], first.bias),
+            hidden=nn.functional.linear(known, first.weight[:, self.n_series :], first.bias),
             softness=(0.01 + sigma**4)[:, None, None],
         )
 
@@ -102,19 +108,25 @@ class TorsionTerm(nn.Module):
     def forward(self, x: Tensor, context: TorsionContext) -> Tensor:
         """Energy (batch,) of beads `x` (batch, bead, 3)."""
         cosine, sine = self.cosine_sine(x, context.softness)
-        energy = self._perceptron(cosine, sine, context)
+        energy = self._of_groups(cosine, sine, context)
         if self.achiral:
-            energy = 0.5 * (energy + self._perceptron(cosine, -sine, context))
+            energy = 0.5 * (energy + self._of_groups(cosine, -sine, context))
         return energy.sum(1)
 
-    def _perceptron(self, cosine: Tensor, sine: Tensor, context: TorsionContext) -> Tensor:
+    def series(self, cosine: Tensor, sine: Tensor, context: TorsionContext) -> Tensor:
+        """Cosines and sines of the multiples of each torsion, one torsion after the other: (batch, group, series)."""
         c, s, present, series = cosine, sine, context.present, []
         for order in range(FOURIER_ORDER):
             if order:
                 c, s = c * cosine - s * sine, s * cosine + c * sine
             series += [c * present, s * present]
-        hidden = nn.functional.linear(torch.stack(series, -1).flatten(2), self._first_layer.weight[:, : self.series]) + context.hidden
+        return torch.stack(series, -1).flatten(2)
+
+    def _of_groups(self, cosine: Tensor, sine: Tensor, context: TorsionContext) -> Tensor:
+        series = self.series(cosine, sine, context)
+        hidden = nn.functional.linear(series, self._first_layer.weight[:, : self.n_series]) + context.hidden
         for k in range(len(self.widths)):
             hidden = nn.functional.silu(hidden)
             hidden = self.mlp[2 * k + 2](hidden * context.factors[k] if context.factors else hidden)
-        return hidden[..., 0] * context.any_present
+        energy = hidden[..., 0] * context.any_present
+        return energy if self.bias is None else energy + (series * self.bias).sum(-1)
