@@ -322,6 +322,28 @@ def refine(
 
 @app.command()
 @_one_line_errors
+def calibrate(
+    system: SystemName,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the model for this molecule.")],
+    samples: Annotated[int, typer.Option("--samples", min=2, help="Samples to agree with.")] = 1024,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Replicas of the simulation that is compared with them.")] = 128,
+    ps: Annotated[float, typer.Option("--ps", help="Length of each replica in ps.")] = 20.0,
+    seed: Seed = 0,
+    model: Model = None,
+    threads: Threads = 2,
+) -> None:
+    """Bring the forces of a molecule nearer to its samples: a model for this molecule, which needs no data."""
+    from scoremd.calibration import CalibrationSettings
+    from scoremd.calibration import calibrate as run
+
+    _use(threads)
+    force_field, found = _load(system, model)
+    calibrated = run(force_field, found, CalibrationSettings(samples, replicas, ps, seed), output)
+    print(f"model {calibrated.hash} written to {output}")
+
+
+@app.command()
+@_one_line_errors
 def sample(
     systems: SystemNames,
     output: TrajectoryOutput,

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ class ForceField:
         return loaded
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write `model.safetensors` and `config.yaml` into a folder, which `load` reads.
+        """Write `model.safetensors` and `config.yaml` into a folder, which `load` reads, and the systems that the model brings with it.
 
         Parameters
         ----------
@@ -86,7 +87,11 @@ class ForceField:
         ScoreMDError
             If it is a file or cannot be written to.
         """
-        save_model(make_folder(Path(folder)), self.description, self.experts)
+        folder = make_folder(Path(folder))
+        for brought in self.systems:
+            if brought != (folder / brought.name).resolve():
+                shutil.copytree(brought, folder / brought.name, dirs_exist_ok=True)
+        save_model(folder, self.description, self.experts)
 
     @property
     def hash(self) -> str:
@@ -289,6 +294,23 @@ class ForceField:
             return run_replicas(model, settings, Path(output), start.xyz, self.hash)
         with tempfile.TemporaryDirectory() as folder:
             return run_replicas(model, settings, Path(folder) / "run.h5", start.xyz, self.hash)
+
+    def calibrated(self, system: System | str, *, seed: int = 0) -> "ForceField":
+        """The model for one molecule, its forces calibrated by its samples: see `scoremd.calibration`. Takes a minute for a dipeptide.
+
+        Parameters
+        ----------
+        system : or its name, with phi and psi
+        seed : the same seed gives the same model
+
+        Raises
+        ------
+        ScoreMDError
+            As `scoremd.calibration.calibrate`.
+        """
+        from scoremd.calibration import CalibrationSettings, calibrate
+
+        return calibrate(self, self.bind(system).system, CalibrationSettings(seed=seed))
 
     def create_openmm(
         self, system: System | str, *, temperature: "float | openmm.unit.Quantity | None" = None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoremd import bound_model, compilation
+from scoremd import bound_model, calibration, compilation
 from scoremd.data import Ensemble
 from scoremd.lanes import program
 from scoremd.systems import load_system
@@ -29,6 +29,13 @@ def short(monkeypatch):
     """Samples cost few calls of the network."""
     monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
     monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
+
+
+@pytest.fixture
+def small_steps(monkeypatch):
+    """Calibrations take steps that untrained models bear."""
+    monkeypatch.setattr(calibration, "_TIME_STEP_FS", 0.2)
+    monkeypatch.setattr(calibration, "_FRAME_INTERVAL_PS", 0.002)
 
 
 @pytest.fixture

@@ -217,6 +217,20 @@ def test_refine(tmp_path, model, data):
     refused(run("refine", model, "--data", tmp_path / "few.h5", "-o", model), "unknown origin")
 
 
+@pytest.mark.usefixtures("small_steps")
+def test_calibrate(tmp_path, model):
+    out, few = tmp_path / "calibrated", ("--samples", 8, "--replicas", 2, "--ps", 0.02)
+    refused(run("calibrate", "ALDP", "--model", model, "-o", out, "--ps", 0), "must be")
+    refused(run("calibrate", "KS", "--model", model, "-o", out), "does not cover KS")
+    assert not out.exists()
+    result = run("calibrate", "ALDP", "--model", model, "-o", out, *few)
+    assert result.exit_code == 0, result.output
+    assert ForceField.load(out).hash in result.stdout
+    refused(run("calibrate", "ALDP", "--model", out, "-o", tmp_path / "again", *few), "calibrated already")
+    refused(run("calibrate", "ALDP", "--model", model, "-o", model, *few), "unknown origin")
+    assert run("sample", "ALDP", "--model", out, "-n", 2, "-o", tmp_path / "a.h5").exit_code == 0
+
+
 @pytest.mark.parametrize("content", [b"", b"not HDF5", None])
 def test_empty_and_truncated_hdf5(tmp_path, samples, data, content):
     bad = tmp_path / "bad.h5"

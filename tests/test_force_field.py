@@ -36,6 +36,19 @@ def test_a_saved_model_is_the_same_model(folder):
     assert alanine_dipeptide(seed=1).hash != before.hash
 
 
+def test_systems_that_a_model_brings_with_it_are_saved_with_it(tmp_path):
+    model = alanine_dipeptide()
+    model.save(tmp_path / "a")
+    (tmp_path / "a" / "systems").mkdir()
+    (tmp_path / "a" / "systems" / "mine.yaml").write_text("of my own")
+    brought = ForceField.load(tmp_path / "a")
+    for folder in ("b", "a"):
+        brought.save(tmp_path / folder)
+        again = ForceField.load(tmp_path / folder)
+        assert again.hash == model.hash
+        assert [path.read_text() for path in again.systems[0].iterdir()] == ["of my own"]
+
+
 def test_a_model_is_not_saved_over_a_file(tmp_path):
     (tmp_path / "model").write_text("mine")
     with pytest.raises(ScoreMDError, match="is a file, where a folder"):

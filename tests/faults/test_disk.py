@@ -24,7 +24,7 @@ from scoremd.training import trainer
 from tests.commands import refused, run
 from tests.models import SMALL, alanine_dipeptide
 
-pytestmark = pytest.mark.usefixtures("short")
+pytestmark = pytest.mark.usefixtures("short", "small_steps")
 
 SIMULATION = ("--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005)
 REFINEMENT = ("--samples", 16, "--ps", 0.4, "--replicas", 2)
@@ -79,6 +79,7 @@ def commands(folder, model, data):
         "emulate": ("emulate", "ALDP", "-n", 60, *simulated, "-o", folder / "c"),
         "train": ("train", model.parent / "train.yaml"),
         "refine": ("refine", *drawn[1:], "--data", model.parent / "few.h5", *REFINEMENT, "-o", folder / "m"),
+        "calibrate": ("calibrate", "ALDP", "--samples", 8, "--replicas", 2, "--ps", 0.02, *drawn, "-o", folder / "k"),
         "reference": ("reference", "ALDP", "--ns", 4e-5, "--every", 0.01, "--replicas", 2, "-o", folder / "r.h5"),
         "init": ("init", data / "ALDP-small.h5", "--temperature", 300, "--select", "name C CA N", "-o", folder / "i.yaml"),
     }
@@ -94,6 +95,7 @@ COMMANDS = (
     "reweight",
     "compare",
     "refine",
+    "calibrate",
 )
 
 
@@ -155,6 +157,7 @@ def in_another_process(*arguments):
         ("compare", report, "write_report"),
         ("refine", ForceField, "simulate"),
         ("refine", refinement, "refine_network"),
+        ("calibrate", ForceField, "simulate"),
         ("reference", reference._Replicas, "advance"),
     ],
 )

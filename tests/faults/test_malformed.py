@@ -83,6 +83,7 @@ TRAIN = ("train", "train.yaml")
 MAKE_REFERENCE = ("reference", "ALDP", "--ns", 4e-5, "--every", 0.01, "--replicas", 2, "-o", "new.h5")
 INIT = ("init", "run.dcd", "--topology", "top.pdb", "--temperature", 300, "--select", "not element O", "-o", "new.yaml")
 REFINE = ("refine", "./model", "--data", "ensemble.h5", "-o", "new")
+CALIBRATE = ("calibrate", "ALDP", "--model", "./model", "-o", "new")
 
 
 def run(*arguments):
@@ -543,6 +544,7 @@ OPTIONS = {
     "emulate": (EMULATE, ("-n", "--ns", "--replicas", "--time-step", "--every", "--limit", "--workers", "--model")),
     "compare": (COMPARE, ("--samples", "--simulation", "--reference", "--model", "--seed")),
     "init": (INIT, ("--temperature", "--topology", "--select", "--forces", "--native", "--stride", "--steps")),
+    "calibrate": (CALIBRATE, ("--samples", "--replicas", "--ps", "--seed", "--threads", "--model")),
     "refine": (REFINE, ("--data", "--validation", "--samples", "--replicas", "--ps", "--seed", "--threads")),
 }
 #: Values that are right.
@@ -584,7 +586,7 @@ def test_names_of_two_lines(folder):
 
 @settings(FEW, max_examples=30)
 @given(
-    command=st.sampled_from(("sample", "simulate", "emulate", "compare", "reweight", "reference", "train", "refine", "init")),
+    command=st.sampled_from(("sample", "simulate", "emulate", "compare", "reweight", "reference", "train", "refine", "calibrate", "init")),
     name=st.text(max_size=30).filter(lambda s: not s.startswith("-")),
 )
 def test_names_that_are_random(folder, command, name):
@@ -592,7 +594,7 @@ def test_names_that_are_random(folder, command, name):
     output = (
         ()
         if command == "train"
-        else ("-o", {"emulate": "new", "compare": "new", "refine": "new", "init": "new.yaml"}.get(command, "new.h5"))
+        else ("-o", {"emulate": "new", "compare": "new", "refine": "new", "calibrate": "new", "init": "new.yaml"}.get(command, "new.h5"))
     )
     refuses(folder, command, name, *more, *output)
 
