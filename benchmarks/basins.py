@@ -18,6 +18,7 @@ from pathlib import Path
 import mdtraj
 import numpy as np
 import torch
+from calibrated_forces import calibrated_in
 from dipeptides import reference_of
 from results_file import write_results
 
@@ -118,7 +119,7 @@ def main() -> None:
         assert reference is not None
         path = folder / f"{system.name}.json"
         if not path.exists():
-            forces = force_field.calibrated(system, seed=a.seed + 1) if a.calibrated else force_field
+            forces = calibrated_in(a.work / "forces", force_field, system, a.seed + 1) if a.calibrated else force_field
             path.write_text(json.dumps(measure(forces, system, reference, a.replicas, a.ps, a.seed)), encoding="utf-8")
         row = rows[name] = json.loads(path.read_text(encoding="utf-8"))
         shown = (
