@@ -28,13 +28,11 @@ from scoremd.analysis.plane import ramachandran_plane
 from scoremd.data import Ensemble
 from scoremd.emulation import equilibrated
 from scoremd.family import Family
-from scoremd.flattening import bias, flattened, flattening, starting_frames
+from scoremd.flattening import EQUILIBRATION, FRAME_INTERVAL_PS, TIME_STEP_FS, bias, flattened, flattening, starting_frames
 from scoremd.force_field import ForceField
 from scoremd.systems import System, find_system
 
-TIME_STEP_FS, FRAME_INTERVAL_PS = 4.0, 0.2
-#: Share of each replica that is dropped.
-EQUILIBRATION = 0.25
+#: Of replicas, for intervals.
 DRAWS = 1000
 
 

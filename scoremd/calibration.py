@@ -23,7 +23,18 @@ from torch import Tensor
 from scoremd.emulation import equilibrated
 from scoremd.errors import ScoreMDError
 from scoremd.files import claim, exclusive, make_folder
-from scoremd.flattening import bias, flattened, flattening, phi_psi_torsions, series_of_forces, starting_frames, with_bias
+from scoremd.flattening import (
+    EQUILIBRATION,
+    FRAME_INTERVAL_PS,
+    TIME_STEP_FS,
+    bias,
+    flattened,
+    flattening,
+    phi_psi_torsions,
+    series_of_forces,
+    starting_frames,
+    with_bias,
+)
 from scoremd.force_field import ForceField
 from scoremd.model_files import CONFIG, WEIGHTS
 from scoremd.refinement import relative_entropy
@@ -35,10 +46,6 @@ _log = logging.getLogger("scoremd")
 SETTINGS = "calibration.json"
 #: r, chosen from 0.003 to 0.4 on the validation peptides.
 _BELIEF = 0.1
-#: Only torsions are learned from the simulation, so that its time step may be larger than bonds would like.
-_TIME_STEP_FS, _FRAME_INTERVAL_PS = 4.0, 0.2
-#: Share of it that is dropped.
-_EQUILIBRATION = 0.25
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def calibrate(force_field: ForceField, system: System, settings: CalibrationSett
         raise ScoreMDError(f"model {description.name} is calibrated already")
     if not phi_psi_torsions(description, system):
         raise ScoreMDError(f"model {description.name} cannot be calibrated for {system.name}: its local term sees no phi and psi")
-    run = SimulationSettings(settings.ps * 1e-3, settings.replicas, settings.seed, _TIME_STEP_FS, frame_interval_ps=_FRAME_INTERVAL_PS)
+    run = SimulationSettings(settings.ps * 1e-3, settings.replicas, settings.seed, TIME_STEP_FS, frame_interval_ps=FRAME_INTERVAL_PS)
     run.check()
     if settings.samples < 2:
         raise ScoreMDError(f"a calibration needs at least 2 samples, not {settings.samples}")
@@ -104,7 +111,7 @@ def _calibrated(force_field: ForceField, system: System, settings: CalibrationSe
     simulation = flattened(force_field, flat).simulate(system, **vars(run), start=start)
     if simulation.lost:
         _log.warning("%d of %d replicas blew up; their frames from before count", len(simulation.lost), run.replicas)
-    kept, _ = equilibrated(simulation.trajectory, simulation.replica, _EQUILIBRATION)
+    kept, _ = equilibrated(simulation.trajectory, simulation.replica, EQUILIBRATION)
     if kept.n_frames < 2:
         raise ScoreMDError(f"model {description.name} cannot be calibrated for {system.name}: its replicas blow up")
     made = bound.scaled(torch.from_numpy(np.ascontiguousarray(kept.xyz)))

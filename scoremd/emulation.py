@@ -149,6 +149,9 @@ def emulate(
         comparison.to_json(folder / "comparison.json")
         length = f"{settings.replicas} replicas of {settings.simulated_ns:g} ns at {settings.time_step_fs} fs, first tenth dropped"
         model = {"model": force_field.description.name, "model hash": force_field.hash}
+        calibrated = force_field.description.trained.get("calibrated")
+        if calibrated is not None:
+            model["forces"] = f"calibrated by {calibrated['samples']} samples of the model: samples and simulation were made to agree"
         facts = provenance(command, seed=settings.seed, samples=samples, simulation=length, **model)
         write_report(folder / "report.html", comparison, facts)
     return Emulation(folder, comparison)

@@ -25,6 +25,9 @@ from scoremd.systems import System
 _SHARE = 0.8
 #: Share of the data that is taken to be spread evenly: it bounds the free energy where there are none.
 _SPREAD = 0.03
+#: Of flattened simulations: the time step in fs, for only torsions are learned from them, so that it may be larger than bonds would like;
+#: ps between frames; and the share of their time that is dropped, for they begin where basins need not have the weights of the forces.
+TIME_STEP_FS, FRAME_INTERVAL_PS, EQUILIBRATION = 4.0, 0.2, 0.25
 _ANGLES = 720
 _BIAS = "torsion.bias"
 
@@ -124,7 +127,11 @@ def series_of_forces(force_field: ForceField, system: System, x: Tensor) -> tupl
     term, given = network.torsion, context.torsion
     assert term is not None  # as the model has torsions
     assert given is not None  # for that reason
-    return term.series(*term.cosine_sine(x, given.softness), given), context.share
+    cosine, sine = term.cosine_sine(x, given.softness)
+    series = term.series(cosine, sine, given)
+    if term.achiral:  # as the term's energy is
+        series = 0.5 * (series + term.series(cosine, -sine, given))
+    return series, context.share
 
 
 def starting_frames(force_field: ForceField, system: System, x: Tensor, coefficients: Tensor, n: int, seed: int) -> NDArray[np.int64]:

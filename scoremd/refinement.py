@@ -37,7 +37,7 @@ from scoremd.diffusion.space import Space
 from scoremd.emulation import equilibrated
 from scoremd.errors import ScoreMDError
 from scoremd.files import claim, exclusive, make_folder, write_text
-from scoremd.flattening import bias, flattened, flattening, starting_frames
+from scoremd.flattening import EQUILIBRATION, FRAME_INTERVAL_PS, TIME_STEP_FS, bias, flattened, flattening, starting_frames
 from scoremd.force_field import ForceField
 from scoremd.model_files import CONFIG, WEIGHTS
 from scoremd.nn.energy import MoleculeEnergy
@@ -51,11 +51,6 @@ from scoremd.trajectory_files import read_trajectory, write_samples
 _log = logging.getLogger("scoremd")
 
 LOG, SETTINGS = "refinement.csv", "refinement.json"
-#: Time step of the simulations: only torsions are learned from them, so that it may be larger than bonds would like.
-_TIME_STEP_FS = 4.0
-_FRAME_INTERVAL_PS = 0.2
-#: Share of their time that is dropped: they begin with the data, whose basins need not have the weights that the model gives them.
-_EQUILIBRATION = 0.25
 #: Half log signal-to-noise ratios at which samples are refined: noise of 0.13 to 0.04; where there is more, samples and data are alike.
 _LEVELS = (2.0, 3.3)
 #: Of Adam, with one warm-up and cosine decay, by what is refined by.
@@ -272,7 +267,7 @@ def _stages(force_field: ForceField) -> Iterator[tuple[int, str, tuple[float, fl
 
 
 def _simulation(settings: RefinementSettings, seed: int) -> SimulationSettings:
-    return SimulationSettings(settings.ps * 1e-3, settings.replicas, seed, _TIME_STEP_FS, frame_interval_ps=_FRAME_INTERVAL_PS)
+    return SimulationSettings(settings.ps * 1e-3, settings.replicas, seed, TIME_STEP_FS, frame_interval_ps=FRAME_INTERVAL_PS)
 
 
 def _contrast(force_field: ForceField, system: System, beads: Ensemble, folder: Path, settings: RefinementSettings, seed: int) -> Contrast:
@@ -301,7 +296,7 @@ def _contrast(force_field: ForceField, system: System, beads: Ensemble, folder: 
             output=path,
         )
     trajectory, replicas, lost = read_trajectory(path, system.topology())
-    kept = trajectory if sampled else equilibrated(trajectory, replicas, _EQUILIBRATION)[0]
+    kept = trajectory if sampled else equilibrated(trajectory, replicas, EQUILIBRATION)[0]
     if kept.n_frames < 2:
         raise ScoreMDError(f"{path}: holds too few frames to refine by; do its replicas blow up?")
     made = scaled(kept.xyz)

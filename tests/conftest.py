@@ -34,8 +34,8 @@ def short(monkeypatch):
 @pytest.fixture
 def small_steps(monkeypatch):
     """Calibrations take steps that untrained models bear."""
-    monkeypatch.setattr(calibration, "_TIME_STEP_FS", 0.2)
-    monkeypatch.setattr(calibration, "_FRAME_INTERVAL_PS", 0.002)
+    monkeypatch.setattr(calibration, "TIME_STEP_FS", 0.2)
+    monkeypatch.setattr(calibration, "FRAME_INTERVAL_PS", 0.002)
 
 
 @pytest.fixture

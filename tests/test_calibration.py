@@ -1,4 +1,5 @@
 import numpy as np
+import openmm
 import pytest
 import torch
 
@@ -71,7 +72,12 @@ def test_forces_of_phi_and_psi_are_changed_and_nothing_else(model, tmp_path):
     assert (forces - old_forces).abs().max() > 0.1
     drawn = done.sample(system, 4)
     assert np.isfinite(drawn.xyz).all()
-    assert done.create_openmm(system, temperature=300)[0].getNumParticles() == 5
+    context = openmm.Context(
+        done.create_openmm(system, temperature=300)[0], openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
+    context.setPositions(positions[0].numpy().astype(float))
+    in_openmm = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(openmm.unit.kilojoules_per_mole)
+    assert in_openmm == pytest.approx(float(energy[0]), abs=1e-2)
 
 
 @pytest.mark.usefixtures("short", "small_steps")

@@ -53,6 +53,18 @@ def test_every_setting_reaches_the_simulation(tmp_path, monkeypatch):
         assert asked[name] == value
 
 
+def test_the_report_says_that_forces_are_calibrated(tmp_path, monkeypatch):
+    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
+    monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
+    force_field = alanine_dipeptide()
+    changed = force_field.description.model_copy(update={"trained": {"calibrated": {"samples": 77}}})
+    settings = SimulationSettings(4e-5, 16, time_step_fs=0.2, frame_interval_ps=0.002)
+    for name, model in (("plain", force_field), ("calibrated", ForceField(changed, force_field.experts))):
+        emulate(model, SYSTEM, tmp_path / name, samples=60, settings=settings, command="test")
+        said = "calibrated by 77 samples" in (tmp_path / name / "report.html").read_text()
+        assert said == (name == "calibrated")
+
+
 def test_a_native_structure_without_contacts_is_refused_before_anything_is_drawn(tmp_path):
     model = alanine_dipeptide()
     system = model.find("ALDP").model_copy(update={"native": tuple((0.5 * k, 0.0, 0.0) for k in range(5))})

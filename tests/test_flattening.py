@@ -33,8 +33,13 @@ def model():
     return force_field, system, ensemble, force_field.bind(system).scaled(torch.from_numpy(ensemble.positions[::10]))
 
 
-def test_energy_and_forces_are_those_of_the_model_and_of_the_bias(model):
+@pytest.mark.parametrize("achiral", [False, True])
+def test_energy_and_forces_are_those_of_the_model_and_of_the_bias(model, achiral):
     force_field, system, _, x = model
+    if achiral:
+        d = force_field.description
+        d = d.model_copy(update={"network": d.network.model_copy(update={"achiral": True})})
+        force_field = ForceField(d, [d.make_network(expert.pair_statistics) for expert in force_field.experts])
     coefficients = flattening(force_field, system, x)
     biased, x = flattened(force_field, coefficients), x[:20]
     assert biased.description.time_ranges == ((0.0, 1.0),)
