@@ -129,5 +129,7 @@ def test_forces_with_a_wrong_weight_of_basins_are_mended(monkeypatch):
     settings = CalibrationSettings(2048, 256)
     calibrated = calibrate(with_bias(force_field, wrong, ()), system, settings).experts[0].torsion.bias
     right = calibrate(force_field, system, settings).experts[0].torsion.bias
-    assert calibrated == pytest.approx(right, abs=0.15)
-    assert (wrong - right).abs().max() > 0.6
+    x = force_field.bind(system).scaled(torch.from_numpy(system.reference_ensemble().positions))
+    # coefficients are ill determined where there are hardly any frames, their energy is not where there are
+    left, before = (float(bias(force_field, system, x, c - right).std()) for c in (calibrated, wrong))
+    assert left < 0.3 * before
