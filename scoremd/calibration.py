@@ -35,7 +35,7 @@ from scoremd.flattening import (
     starting_frames,
     with_bias,
 )
-from scoremd.force_field import ForceField
+from scoremd.force_field import ForceField, check_samples
 from scoremd.model_files import CONFIG, WEIGHTS
 from scoremd.refinement import relative_entropy
 from scoremd.simulation.engine import SimulationSettings
@@ -89,8 +89,7 @@ def calibrate(force_field: ForceField, system: System, settings: CalibrationSett
         raise ScoreMDError(f"model {description.name} cannot be calibrated for {system.name}: its local term sees no phi and psi")
     run = SimulationSettings(settings.ps * 1e-3, settings.replicas, settings.seed, TIME_STEP_FS, frame_interval_ps=FRAME_INTERVAL_PS)
     run.check()
-    if settings.samples < 2:
-        raise ScoreMDError(f"a calibration needs at least 2 samples, not {settings.samples}")
+    check_samples(settings.samples, 2)
     if folder is None:
         return _calibrated(force_field, system, settings, run)
     with exclusive(make_folder(folder)):

@@ -24,7 +24,7 @@ from scoremd.cluster import Workers, connected, each
 from scoremd.data import Ensemble
 from scoremd.errors import ScoreMDError
 from scoremd.files import PART, claim, exclusive, make_folder
-from scoremd.force_field import ForceField
+from scoremd.force_field import ForceField, check_samples
 from scoremd.frame_store import AllLostError
 from scoremd.parts import part_size
 from scoremd.progress import progress
@@ -132,6 +132,7 @@ def emulate(
         with connected(workers):
             pass  # refused before anything is drawn, if they cannot be had
     settings.check()
+    check_samples(samples)
     if samples < settings.replicas:
         raise ScoreMDError(f"{settings.replicas} replicas start from as many samples; {samples} are too few")
     ensemble = system.reference_ensemble() if reference is None else reference

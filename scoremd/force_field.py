@@ -232,8 +232,7 @@ class ForceField:
         self, n: int, seed: int, title: str, draw: Callable[[int, Iterator[int]], tuple[torch.Tensor, ...]]
     ) -> tuple[NDArray[np.float32], ...]:
         """What `draw` gives of n samples, in batches of at most `SAMPLING_BATCH`, of which it may give more than are asked for."""
-        if not (isinstance(n, int | np.integer) and 1 <= n <= _MOST_SAMPLES):
-            raise ScoreMDError(f"the number of samples must be from 1 to {_MOST_SAMPLES}, not {n!r}")
+        check_samples(n)
         seeds, parts = _seeds(seed), []
         with progress(title, n, "samples") as bar:
             for done in range(0, n, SAMPLING_BATCH):
@@ -336,6 +335,12 @@ class ForceField:
         from scoremd.openmm import create_system
 
         return create_system(self, self.bind(system).system, temperature)
+
+
+def check_samples(n: int, least: int = 1) -> None:
+    """Refuse a number of samples that makes no sense, by a ScoreMDError."""
+    if not (isinstance(n, int | np.integer) and least <= n <= _MOST_SAMPLES):
+        raise ScoreMDError(f"the number of samples must be from {least} to {_MOST_SAMPLES}, not {n!r}")
 
 
 def _seeds(seed: int) -> Iterator[int]:

@@ -38,7 +38,7 @@ from scoremd.emulation import equilibrated
 from scoremd.errors import ScoreMDError
 from scoremd.files import claim, exclusive, make_folder, write_text
 from scoremd.flattening import EQUILIBRATION, FRAME_INTERVAL_PS, TIME_STEP_FS, bias, flattened, flattening, starting_frames
-from scoremd.force_field import ForceField
+from scoremd.force_field import ForceField, check_samples
 from scoremd.model_files import CONFIG, WEIGHTS
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.nn.molecule import MoleculeBatch
@@ -207,6 +207,7 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
     if isinstance(system, ToySystem) or not description.torsions:
         raise ScoreMDError(f"model {description.name} has no local term of torsions that could be refined")
     _simulation(settings, 0).check()
+    check_samples(settings.samples, 2)
     stages = list(_stages(force_field))
     folders = [("training", data)] + ([("validation", validation)] if validation is not None else [])
     jobs = [

@@ -104,7 +104,8 @@ def test_what_cannot_be_calibrated_is_refused_before_anything_is_made(model, tmp
         (model, load_system("KS"), FEW, "does not cover KS"),
         (model, system, CalibrationSettings(8, 0, 0.02), "number of replicas"),
         (model, system, CalibrationSettings(8, 2, 0.0), "must be"),
-        (model, system, CalibrationSettings(0, 2, 0.02), "at least 2 samples"),
+        (model, system, CalibrationSettings(1, 2, 0.02), "number of samples must be from 2"),
+        (model, system, CalibrationSettings(10**400, 2, 0.02), "number of samples must be from 2"),
     ):
         with pytest.raises(ScoreMDError, match=message):
             calibrate(force_field, molecule, settings, folder)

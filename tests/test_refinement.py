@@ -130,7 +130,7 @@ def test_a_model_without_torsions_is_refused(data, tmp_path):
 
 def test_wrong_settings_and_folders_of_other_models_are_refused(data, tmp_path):
     force_field = alanine_dipeptide()
-    for wrong in ({"ps": 0.1}, {"replicas": 0}):
+    for wrong in ({"ps": 0.1}, {"replicas": 0}, {"samples": 1}, {"samples": 10**400}):
         with pytest.raises(ScoreMDError, match="must be"):
             refine(force_field, data, None, tmp_path / "refined", replace(FEW, **wrong))
     assert not (tmp_path / "refined").exists()

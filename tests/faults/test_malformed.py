@@ -548,8 +548,16 @@ OPTIONS = {
     "refine": (REFINE, ("--data", "--validation", "--samples", "--replicas", "--ps", "--seed", "--threads")),
 }
 #: Values that are right.
-RIGHT = {(o, v) for o in ("--seed", "-n", "--threads", "--limit", "--stride", "--steps") for v in ("1_0", "٣")} | {("--seed", "0")}
+_COUNTS = ("--seed", "-n", "--threads", "--limit", "--stride", "--steps", "--samples", "--replicas", "--workers")
+_NUMBERS = (*_COUNTS, "--ns", "--ps", "--every", "--time-step", "--temperature")
+RIGHT = {(o, v) for o in _NUMBERS for v in ("1_0", "٣")} | {("--seed", "0")}
 PAIRS = [(c, o, v) for c, (_, options) in OPTIONS.items() for o in options for v in ODD if (o, v) not in RIGHT]
+
+
+@pytest.mark.parametrize("command", [name for name, (_, options) in OPTIONS.items() if {"-n", "--samples"} & {*options}])
+def test_more_samples_than_fit_any_memory(folder, command):
+    arguments, options = OPTIONS[command]
+    refuses(folder, *arguments, "-n" if "-n" in options else "--samples", "9" * 400)
 
 
 @settings(FEW, max_examples=60)
