@@ -2,8 +2,8 @@
 
     python benchmarks/basins.py --data validation --model refined
 
-Simulations from samples take hundreds of picoseconds to drift to the populations of their forces. These are flattened in phi and psi
-(`scoremd.flattening`) and their frames weighed, which takes 20. Of each molecule the population of each basin in the reference, and in the
+Simulations from samples drift slowly to the populations of their forces. These are flattened in phi and psi (`scoremd.flattening`), so that
+they cross between basins, and their frames weighed. Of each molecule the population of each basin in the reference, and in the
 simulation with its 95 % interval over replicas; JS of all basins together; and by how much ln(alpha / beta) is off. By default the sixteen
 test peptides, whose references are shipped; `--data` takes references from a folder of ensembles, such as those of the validation peptides,
 by which a model is chosen. `--calibrated` calibrates the forces of each molecule by its samples before (`scoremd calibrate`), with the seed

@@ -7,8 +7,7 @@ they drift to shows in one whose phi and psi are flattened (`scoremd.flattening`
     S(c) = <c F>_samples + ln <exp(-c F)>_forces + r |c|^2 / 2
 
 is least (Shell, J. Chem. Phys. 129, 144108, 2008) where both agree in F: without r exactly. Neither is right, and r says how much the
-forces are believed: with that of here, populations of the validation peptides are nearer to their references than those of the samples and
-those of the forces. S is convex; c is found to the last digit.
+forces are believed. S is convex, so that there is one c.
 """
 
 import json
