@@ -2,9 +2,9 @@
 
     python benchmarks/basins.py --data validation --model refined
 
-Simulations from samples drift slowly to the populations of their forces. These are flattened in phi and psi (`scoremd.flattening`), so that
-they cross between basins, and their frames weighed. Of each molecule the population of each basin in the reference, and in the
-simulation with its 95 % interval over replicas; JS of all basins together; and by how much ln(alpha / beta) is off. By default the sixteen
+Simulations from samples drift slowly to the populations of their forces. These are flattened in phi and psi (`scoremd.flattening`), so
+that they cross between basins, and their frames weighed. Of each molecule the population of each basin in the reference, and in the
+simulation with its 95 % interval over replicas; and JS of all basins together. By default the sixteen
 test peptides, whose references are shipped; `--data` takes references from a folder of ensembles, such as those of the validation peptides,
 by which a model is chosen. `--calibrated` calibrates the forces of each molecule by its samples before (`scoremd calibrate`), with the seed
 after that of the simulation. What is measured lies in a working folder: parts can run in processes of their own (`--peptides`) and are put
@@ -15,7 +15,6 @@ import argparse
 import json
 from pathlib import Path
 
-import mdtraj
 import numpy as np
 import torch
 from calibrated_forces import calibrated_in
@@ -26,9 +25,8 @@ from scoremd.analysis.histograms import js_divergence
 from scoremd.analysis.intervals import fraction
 from scoremd.analysis.plane import ramachandran_plane
 from scoremd.data import Ensemble
-from scoremd.emulation import equilibrated
 from scoremd.family import Family
-from scoremd.flattening import EQUILIBRATION, FRAME_INTERVAL_PS, TIME_STEP_FS, bias, flattened, flattening, starting_frames
+from scoremd.flattening import TIME_STEP_FS, simulate_flattened, simulation_settings
 from scoremd.force_field import ForceField
 from scoremd.systems import System, find_system
 
@@ -36,55 +34,30 @@ from scoremd.systems import System, find_system
 DRAWS = 1000
 
 
-def simulate(force_field: ForceField, system: System, reference: Ensemble, replicas: int, ps: float, seed: int) -> dict[str, object]:
-    """Frames in each basin (frame, basin), what they weigh, their replicas, and how many of these were lost."""
-    bound = force_field.bind(system)
-    data = bound.scaled(torch.from_numpy(reference.positions))
-    coefficients = flattening(force_field, system, data)
-    assert coefficients is not None
-    start = starting_frames(force_field, system, data, coefficients, replicas, seed)
-    run = flattened(force_field, coefficients).simulate(
-        system,
-        ns=ps * 1e-3,
-        replicas=replicas,
-        seed=seed,
-        time_step_fs=TIME_STEP_FS,
-        frame_interval_ps=FRAME_INTERVAL_PS,
-        start=mdtraj.Trajectory(reference.positions[start], system.topology()),
-    )
-    frames, replica = equilibrated(run.trajectory, run.replica, EQUILIBRATION)
-    log_weights = bias(force_field, system, bound.scaled(torch.from_numpy(np.ascontiguousarray(frames.xyz))), coefficients).double()
-    plane = ramachandran_plane(system)
-    points = plane.project(frames)
-    inside = np.stack([basin(points) for basin in plane.basins.values()], 1)
-    return {"inside": inside, "weights": torch.softmax(log_weights, 0).numpy(), "replica": replica, "lost": len(run.lost)}
-
-
 def measure(force_field: ForceField, system: System, reference: Ensemble, replicas: int, ps: float, seed: int) -> dict[str, object]:
     """The figures of one molecule."""
-    made = simulate(force_field, system, reference, replicas, ps, seed)
-    names, number = np.unique(made["replica"], return_inverse=True)
-    parts, total = np.zeros((len(names), made["inside"].shape[1])), np.zeros(len(names))
-    np.add.at(parts, number, made["weights"][:, None] * made["inside"])
-    np.add.at(total, number, made["weights"])
+    frames = reference.to_mdtraj(system.bonds)
+    run = simulate_flattened(force_field, system, frames, simulation_settings(replicas, ps, seed))
+    weights, plane = torch.softmax(run.log_weights.double(), 0).numpy(), ramachandran_plane(system)
+    points = plane.project(run.trajectory)
+    inside = np.stack([basin(points) for basin in plane.basins.values()], 1)
+    names, number = np.unique(run.replica, return_inverse=True)
+    parts, total = np.zeros((len(names), inside.shape[1])), np.zeros(len(names))
+    np.add.at(parts, number, weights[:, None] * inside)
+    np.add.at(total, number, weights)
     drawn = np.random.default_rng(0).integers(len(names), size=(DRAWS, len(names)))
     low, high = np.quantile(parts[drawn].sum(1) / total[drawn].sum(1)[:, None], [0.025, 0.975], axis=0)
     populations = parts.sum(0) / total.sum()
-    plane = ramachandran_plane(system)
-    points = plane.project(reference.to_mdtraj(system.bonds))
+    points = plane.project(frames)
     known = {name: fraction(basin(points), reference.walker) for name, basin in plane.basins.items()}
-    expected = np.array([q.value for q in known.values()])
     found: dict[str, object] = {
         name: {"reference": vars(known[name]), "simulation": {"value": p, "low": a, "high": b}}
         for name, p, a, b in zip(known, populations, low, high, strict=True)
     }
-    alpha, beta = (next(k for k, name in enumerate(known) if name.startswith(start)) for start in ("alpha", "beta"))
-    ratios = [np.log(q[alpha] / q[beta]) for q in (populations, expected)]
     return found | {
-        "JS of basins": float(js_divergence(populations, expected)),
-        "error of ln(alpha / beta)": float(ratios[0] - ratios[1]),
-        "effective sample size / frames": float(1 / (made["weights"] ** 2).sum() / len(made["weights"])),
-        "lost": made["lost"],
+        "JS of basins": float(js_divergence(populations, np.array([q.value for q in known.values()]))),
+        "effective sample size / frames": float(1 / (weights**2).sum() / len(weights)),
+        "lost": run.lost,
     }
 
 
@@ -125,12 +98,9 @@ def main() -> None:
             f"[{row[basin]['simulation']['low']:.4f}, {row[basin]['simulation']['high']:.4f}]"
             for basin in ramachandran_plane(system).basins
         )
-        print(f"{name}:", *shown, f"JS {row['JS of basins']:.4f}", f"{row['error of ln(alpha / beta)']:+.2f}", sep="  ", flush=True)
+        print(f"{name}:", *shown, f"JS {row['JS of basins']:.4f}", sep="  ", flush=True)
     keys = ("JS of basins", "effective sample size / frames", "lost")
     mean = {key: float(np.mean([row[key] for row in rows.values()])) for key in keys}
-    mean["root mean square error of ln(alpha / beta)"] = float(
-        np.sqrt(np.mean([row["error of ln(alpha / beta)"] ** 2 for row in rows.values()]))
-    )
     print("mean:", *(f"{key} {value:.4f}" for key, value in mean.items()), sep="  ")
     name = "_".join(["basins"] + ["calibrated"] * a.calibrated + ([] if a.data is None else [a.data.name]))
     print(write_results(name, setting | {"peptides": rows, "mean": mean}))

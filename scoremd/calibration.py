@@ -15,25 +15,12 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from scoremd.emulation import equilibrated
 from scoremd.errors import ScoreMDError
 from scoremd.files import claim, exclusive, make_folder
-from scoremd.flattening import (
-    EQUILIBRATION,
-    FRAME_INTERVAL_PS,
-    TIME_STEP_FS,
-    bias,
-    flattened,
-    flattening,
-    phi_psi_torsions,
-    series_of_forces,
-    starting_frames,
-    with_bias,
-)
+from scoremd.flattening import least, phi_psi_torsions, series_of_forces, simulate_flattened, simulation_settings, with_bias
 from scoremd.force_field import ForceField, check_samples
 from scoremd.model_files import CONFIG, WEIGHTS
 from scoremd.refinement import relative_entropy
@@ -86,7 +73,7 @@ def calibrate(force_field: ForceField, system: System, settings: CalibrationSett
         raise ScoreMDError(f"model {description.name} is calibrated already")
     if not phi_psi_torsions(description, system):
         raise ScoreMDError(f"model {description.name} cannot be calibrated for {system.name}: its local term sees no phi and psi")
-    run = SimulationSettings(settings.ps * 1e-3, settings.replicas, settings.seed, TIME_STEP_FS, frame_interval_ps=FRAME_INTERVAL_PS)
+    run = simulation_settings(settings.replicas, settings.ps, settings.seed)
     run.check()
     check_samples(settings.samples, 2)
     if folder is None:
@@ -100,27 +87,18 @@ def calibrate(force_field: ForceField, system: System, settings: CalibrationSett
 
 
 def _calibrated(force_field: ForceField, system: System, settings: CalibrationSettings, run: SimulationSettings) -> ForceField:
-    bound, description = force_field.bind(system), force_field.description
     drawn = force_field.sample(system, settings.samples, settings.seed)
-    samples = bound.scaled(torch.from_numpy(drawn.xyz))
-    flat = flattening(force_field, system, samples)
-    assert flat is not None  # as `calibrate` makes sure
-    start = drawn[starting_frames(force_field, system, samples, flat, run.replicas, run.seed)]
-    simulation = flattened(force_field, flat).simulate(system, **vars(run), start=start)
-    if simulation.lost:
-        _log.warning("%d of %d replicas blew up; their frames from before count", len(simulation.lost), run.replicas)
-    kept, _ = equilibrated(simulation.trajectory, simulation.replica, EQUILIBRATION)
-    if kept.n_frames < 2:
-        raise ScoreMDError(f"model {description.name} cannot be calibrated for {system.name}: its replicas blow up")
-    made = bound.scaled(torch.from_numpy(np.ascontiguousarray(kept.xyz)))
-    chosen = flat != 0  # phi and psi
-    of_samples, of_forces = (series_of_forces(force_field, system, x)[0][:, chosen] for x in (samples, made))
-    coefficients = torch.zeros_like(flat)
-    coefficients[chosen] = bias_between(of_samples, of_forces, bias(force_field, system, made, flat))
-    facts = {"molecule": system.name, "model": force_field.hash, **asdict(settings)}
-    trained = description.trained | {"calibrated": facts}
-    changed = {"name": f"{description.name}-{system.name}", "systems": (system.name,), "trained": trained}
-    return with_bias(ForceField(description.model_copy(update=changed), force_field.experts), coefficients, force_field.systems)
+    made = simulate_flattened(force_field, system, drawn, run)
+    if made.lost:
+        _log.warning("%d of %d replicas blew up; their frames from before count", made.lost, run.replicas)
+    samples = force_field.bind(system).scaled(torch.from_numpy(drawn.xyz))
+    coefficients = torch.zeros_like(made.coefficients)
+    chosen = made.coefficients != 0  # phi and psi
+    of_samples, of_forces = (series_of_forces(force_field, system, x)[0][:, chosen] for x in (samples, made.x))
+    coefficients[chosen] = bias_between(of_samples, of_forces, made.log_weights)
+    description = force_field.description
+    trained = description.trained | {"calibrated": {"molecule": system.name, "model": force_field.hash, **asdict(settings)}}
+    return with_bias(force_field, coefficients, name=f"{description.name}-{system.name}", systems=(system.name,), trained=trained)
 
 
 def bias_between(samples: Tensor, made: Tensor, log_weights: Tensor) -> Tensor:
@@ -132,14 +110,8 @@ def bias_between(samples: Tensor, made: Tensor, log_weights: Tensor) -> Tensor:
     log_weights : (frame,) ln of what the frames of the latter count, up to a constant
     """
     there, here, log_weights = samples.double(), made.double(), log_weights.double()
-    c = torch.zeros(samples.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([c], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = relative_entropy(there @ c, here @ c, log_weights) + 0.5 * _BELIEF * (c @ c)
-        value.backward()
-        return value
+    def entropy(c: Tensor) -> Tensor:
+        return relative_entropy(there @ c, here @ c, log_weights) + 0.5 * _BELIEF * (c @ c)
 
-    optimizer.step(loss)
-    return c.detach().to(samples.dtype)
+    return least(entropy, samples.shape[1]).to(samples.dtype)

@@ -8,8 +8,11 @@ The free energy of a torsion is taken to be the logarithm of the distribution of
 the data (Jaynes, Phys. Rev. 106, 620, 1957): a Fourier series as long as that which the local term sees.
 """
 
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
+import mdtraj
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,8 +20,11 @@ from torch import Tensor
 
 from scoremd.collective_variables import has_phi_psi
 from scoremd.description import ModelDescription
+from scoremd.emulation import equilibrated
+from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
 from scoremd.nn.torsion import FOURIER_ORDER
+from scoremd.simulation.engine import SimulationSettings
 from scoremd.systems import System
 
 #: Share of the free energy that is taken away: with all of it, what is rare would be most of what is simulated.
@@ -74,31 +80,84 @@ def flattened(force_field: ForceField, coefficients: Tensor) -> ForceField:
     force_field : left as it is
     coefficients : as of `flattening`
     """
-    d = force_field.description
-    changed = d.model_copy(update={"name": f"{d.name} with flattened torsions", "time_ranges": ((0.0, 1.0),)})
-    return with_bias(ForceField(changed, force_field.experts[:1]), coefficients, force_field.systems)
+    name = f"{force_field.description.name} with flattened torsions"
+    return with_bias(force_field, coefficients, name=name, time_ranges=((0.0, 1.0),))
 
 
-def with_bias(force_field: ForceField, coefficients: Tensor, systems: tuple[Path, ...]) -> ForceField:
+def with_bias(force_field: ForceField, coefficients: Tensor, **changes: Any) -> ForceField:
     """The model with more of a bias of the torsions of its first network.
 
     Parameters
     ----------
     force_field : left as it is
     coefficients : (group, series) as of `flattening`
-    systems : that it brings with it
+    changes : of its description; networks for whose times it then has no range are left out
     """
     d = force_field.description
-    d = d.model_copy(update={"network": d.network.model_copy(update={"torsion_bias": True})})
+    d = d.model_copy(update=changes | {"network": d.network.model_copy(update={"torsion_bias": True})})
     networks = []
-    for k, network in enumerate(force_field.experts):
+    for k, network in enumerate(force_field.experts[: len(d.time_ranges)]):
         weights, biased = network.state_dict(), d.make_network()
         there = weights.get(_BIAS, torch.zeros_like(coefficients))
         biased.load_state_dict(weights | {_BIAS: there + coefficients if k == 0 else there})
         networks.append(biased)
     result = ForceField(d, networks)
-    result.systems = systems
+    result.systems = force_field.systems
     return result
+
+
+@dataclass(frozen=True)
+class FlattenedRun:
+    """A simulation with a bias, less its beginning.
+
+    Attributes
+    ----------
+    trajectory, replica : its frames, and the replica of each
+    x : (frame, slot, 3) the frames, scaled
+    coefficients : of the bias
+    log_weights : (frame,) ln of what each frame counts without it, up to a constant
+    lost : number of replicas that blew up, of which only the frames from before are there
+    """
+
+    trajectory: mdtraj.Trajectory
+    replica: NDArray[np.int64]
+    x: Tensor
+    coefficients: Tensor
+    log_weights: Tensor
+    lost: int
+
+
+def simulation_settings(replicas: int, ps: float, seed: int) -> SimulationSettings:
+    """Settings of a flattened simulation; `ps` is the length of each replica."""
+    return SimulationSettings(ps * 1e-3, replicas, seed, TIME_STEP_FS, frame_interval_ps=FRAME_INTERVAL_PS)
+
+
+def simulate_flattened(force_field: ForceField, system: System, data: mdtraj.Trajectory, settings: SimulationSettings) -> FlattenedRun:
+    """Simulate a molecule whose phi and psi the local term sees with these flattened.
+
+    Parameters
+    ----------
+    force_field, system : the model and the molecule
+    data : frames to flatten by, and to begin with
+    settings : of the run
+
+    Raises
+    ------
+    ScoreMDError
+        As `ForceField.simulate`, and if too few frames are left.
+    """
+    bound = force_field.bind(system)
+    x = bound.scaled(torch.from_numpy(data.xyz))
+    coefficients = flattening(force_field, system, x)
+    assert coefficients is not None  # as the term sees phi and psi
+    start = data[starting_frames(force_field, system, x, coefficients, settings.replicas, settings.seed)]
+    run = flattened(force_field, coefficients).simulate(system, **vars(settings), start=start)
+    kept, replica = equilibrated(run.trajectory, run.replica, EQUILIBRATION)
+    assert replica is not None  # as the run has replicas
+    if kept.n_frames < 2:
+        raise ScoreMDError(f"too few frames of a simulation of {system.name} are left: its replicas blow up")
+    made = bound.scaled(torch.from_numpy(np.ascontiguousarray(kept.xyz)))
+    return FlattenedRun(kept, replica, made, coefficients, bias(force_field, system, made, coefficients), len(run.lost))
 
 
 def bias(force_field: ForceField, system: System, x: Tensor, coefficients: Tensor) -> Tensor:
@@ -156,15 +215,20 @@ def log_density_of_largest_entropy(means: Tensor) -> Tensor:
     """
     angles = torch.arange(_ANGLES, dtype=torch.float64) * (2 * torch.pi / _ANGLES)
     series = torch.stack([f(k * angles) for k in range(1, len(means) // 2 + 1) for f in (torch.cos, torch.sin)], 1)
-    coefficients = torch.zeros(len(means), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([coefficients], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe")
+    # its gradient is the difference of the means
+    return least(lambda c: torch.logsumexp(series @ c, 0) - means.double() @ c, len(means)).to(means.dtype)
 
-    def loss() -> Tensor:
+
+def least(function: Callable[[Tensor], Tensor], n: int) -> Tensor:
+    """Where a convex function of (n,) numbers in double precision is least; searched from zero."""
+    c = torch.zeros(n, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([c], max_iter=500, tolerance_grad=1e-9, tolerance_change=1e-12, line_search_fn="strong_wolfe")
+
+    def value() -> Tensor:
         optimizer.zero_grad()
-        # its gradient is the difference of the means
-        value = torch.logsumexp(series @ coefficients, 0) - means.double() @ coefficients
-        value.backward()
-        return value
+        found = function(c)
+        found.backward()
+        return found
 
-    optimizer.step(loss)
-    return coefficients.detach().to(means.dtype)
+    optimizer.step(value)
+    return c.detach()

@@ -37,13 +37,12 @@ from scoremd.diffusion.space import Space
 from scoremd.emulation import equilibrated
 from scoremd.errors import ScoreMDError
 from scoremd.files import claim, exclusive, make_folder, write_text
-from scoremd.flattening import EQUILIBRATION, FRAME_INTERVAL_PS, TIME_STEP_FS, bias, flattened, flattening, starting_frames
+from scoremd.flattening import EQUILIBRATION, bias, flattened, flattening, simulation_settings, starting_frames
 from scoremd.force_field import ForceField, check_samples
 from scoremd.model_files import CONFIG, WEIGHTS
 from scoremd.nn.energy import MoleculeEnergy
 from scoremd.nn.molecule import MoleculeBatch
 from scoremd.progress import progress
-from scoremd.simulation.engine import SimulationSettings
 from scoremd.systems import System, ToySystem, find_system
 from scoremd.training.dataset import read_ensembles
 from scoremd.trajectory_files import read_trajectory, write_samples
@@ -206,7 +205,7 @@ def refine(force_field: ForceField, data: Path, validation: Path | None, output:
     system = find_system(description.systems[0], force_field.systems)
     if isinstance(system, ToySystem) or not description.torsions:
         raise ScoreMDError(f"model {description.name} has no local term of torsions that could be refined")
-    _simulation(settings, 0).check()
+    simulation_settings(settings.replicas, settings.ps, 0).check()
     check_samples(settings.samples, 2)
     stages = list(_stages(force_field))
     folders = [("training", data)] + ([("validation", validation)] if validation is not None else [])
@@ -267,10 +266,6 @@ def _stages(force_field: ForceField) -> Iterator[tuple[int, str, tuple[float, fl
             yield number, "samples", _LEVELS
 
 
-def _simulation(settings: RefinementSettings, seed: int) -> SimulationSettings:
-    return SimulationSettings(settings.ps * 1e-3, settings.replicas, seed, TIME_STEP_FS, frame_interval_ps=FRAME_INTERVAL_PS)
-
-
 def _contrast(force_field: ForceField, system: System, beads: Ensemble, folder: Path, settings: RefinementSettings, seed: int) -> Contrast:
     """The data of a molecule, and what the model makes of it: `folder` is that of samples or of simulations."""
     path, sampled = make_folder(folder) / f"{system.name}.h5", folder.name == "samples"
@@ -285,7 +280,7 @@ def _contrast(force_field: ForceField, system: System, beads: Ensemble, folder: 
         drawn = force_field.sample(system, settings.samples, seed)
         write_samples(path, drawn, origin=force_field.origin_of_samples(system, settings.samples, seed))
     elif not path.exists():
-        run = _simulation(settings, seed)
+        run = simulation_settings(settings.replicas, settings.ps, seed)
         if flat is None:
             simulated, chosen = force_field, np.random.default_rng(seed).integers(beads.n_frames, size=run.replicas)
         else:

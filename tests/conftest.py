@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoremd import bound_model, calibration, compilation
+from scoremd import bound_model, compilation, flattening
 from scoremd.data import Ensemble
 from scoremd.lanes import program
 from scoremd.systems import load_system
@@ -34,8 +34,8 @@ def short(monkeypatch):
 @pytest.fixture
 def small_steps(monkeypatch):
     """Calibrations take steps that untrained models bear."""
-    monkeypatch.setattr(calibration, "TIME_STEP_FS", 0.2)
-    monkeypatch.setattr(calibration, "FRAME_INTERVAL_PS", 0.002)
+    monkeypatch.setattr(flattening, "TIME_STEP_FS", 0.2)
+    monkeypatch.setattr(flattening, "FRAME_INTERVAL_PS", 0.002)
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def test_forces_with_a_wrong_weight_of_basins_are_mended(monkeypatch):
     wrong = torch.zeros_like(series_of_forces(force_field, system, torch.zeros(1, 5, 3))[0][0])
     wrong[psi[0], 6 * psi[1]] = 1.0  # cos psi
     settings = CalibrationSettings(2048, 256)
-    calibrated = calibrate(with_bias(force_field, wrong, ()), system, settings).experts[0].torsion.bias
+    calibrated = calibrate(with_bias(force_field, wrong), system, settings).experts[0].torsion.bias
     right = calibrate(force_field, system, settings).experts[0].torsion.bias
     x = force_field.bind(system).scaled(torch.from_numpy(system.reference_ensemble().positions))
     # coefficients are ill determined where there are hardly any frames, their energy is not where there are

@@ -7,7 +7,7 @@ import scoremd
 
 PACKAGE = Path(scoremd.__file__).parent
 #: What people use; nothing behind it knows of it.
-_FRONT = ("emulation", "calibration", "cluster", "survey", "openmm", "openmm_ml", "doctor", "cli")
+_FRONT = ("emulation", "flattening", "refinement", "calibration", "cluster", "survey", "openmm", "openmm_ml", "doctor", "cli")
 FORBIDDEN = {
     "nn": ("diffusion", "training", "simulation", "analysis", "force_field", *_FRONT),
     "diffusion": ("training", "simulation", "analysis", "force_field", *_FRONT),
