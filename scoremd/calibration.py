@@ -114,4 +114,5 @@ def bias_between(samples: Tensor, made: Tensor, log_weights: Tensor) -> Tensor:
     def entropy(c: Tensor) -> Tensor:
         return relative_entropy(there @ c, here @ c, log_weights) + 0.5 * _BELIEF * (c @ c)
 
-    return least(entropy, samples.shape[1]).to(samples.dtype)
+    # rounded for the reason that `flattening` gives
+    return least(entropy, samples.shape[1]).round(decimals=4).to(samples.dtype)

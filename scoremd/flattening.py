@@ -63,13 +63,14 @@ def flattening(force_field: ForceField, system: System, x: Tensor) -> Tensor | N
     chosen = phi_psi_torsions(force_field.description, system)
     if not chosen:
         return None
-    means = series_of_forces(force_field, system, x)[0].mean(0)
-    coefficients = torch.zeros_like(means)
+    means = series_of_forces(force_field, system, x)[0].double().mean(0)
+    coefficients = torch.zeros(means.shape)
     n = 2 * FOURIER_ORDER
     for group, torsion in chosen:
         part = slice(torsion * n, torsion * n + n)
         coefficients[group, part] = _SHARE * log_density_of_largest_entropy((1 - _SPREAD) * means[group, part])
-    return coefficients
+    # the last digits of sums depend on where in the memory their terms are, and simulations on the last digits of forces
+    return coefficients.round(decimals=3)
 
 
 def flattened(force_field: ForceField, coefficients: Tensor) -> ForceField:

@@ -295,7 +295,7 @@ class ForceField:
             return run_replicas(model, settings, Path(folder) / "run.h5", start.xyz, self.hash)
 
     def calibrated(self, system: System | str, *, seed: int = 0) -> "ForceField":
-        """The model for one molecule, its forces calibrated by its samples (`scoremd.calibration`), which takes a minute or two for ten beads.
+        """The model for one molecule, its forces calibrated by its samples (`scoremd.calibration`): a minute or two for ten beads.
 
         Parameters
         ----------

@@ -33,6 +33,11 @@ def model():
     return force_field, system, ensemble, force_field.bind(system).scaled(torch.from_numpy(ensemble.positions[::10]))
 
 
+def test_what_flattens_does_not_depend_on_last_digits(model):
+    force_field, system, _, x = model
+    assert torch.equal(flattening(force_field, system, x), flattening(force_field, system, x * (1 + 1e-6)))
+
+
 @pytest.mark.parametrize("achiral", [False, True])
 def test_energy_and_forces_are_those_of_the_model_and_of_the_bias(model, achiral):
     force_field, system, _, x = model
