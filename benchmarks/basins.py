@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from calibrated_forces import calibrated_in
 from dipeptides import reference_of
 from results_file import write_results
 
 from scoremd.analysis.histograms import js_divergence
 from scoremd.analysis.intervals import fraction
 from scoremd.analysis.plane import ramachandran_plane
+from scoremd.calibration import CalibrationSettings, calibrate
 from scoremd.data import Ensemble
 from scoremd.family import Family
 from scoremd.flattening import TIME_STEP_FS, simulate_flattened, simulation_settings
@@ -90,7 +90,10 @@ def main() -> None:
         assert reference is not None
         path = folder / f"{system.name}.json"
         if not path.exists():
-            forces = calibrated_in(a.work / "forces", force_field, system, a.seed + 1) if a.calibrated else force_field
+            forces = force_field
+            if a.calibrated:
+                own = a.work / "forces" / f"{force_field.hash}-{a.seed + 1}" / system.name
+                forces = calibrate(force_field, system, CalibrationSettings(seed=a.seed + 1), own)
             path.write_text(json.dumps(measure(forces, system, reference, a.replicas, a.ps, a.seed)), encoding="utf-8")
         row = rows[name] = json.loads(path.read_text(encoding="utf-8"))
         shown = (

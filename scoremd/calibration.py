@@ -15,9 +15,12 @@ import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import mdtraj
 import torch
 from torch import Tensor
 
+from scoremd.analysis.basins import RAMACHANDRAN
+from scoremd.collective_variables import phi_psi
 from scoremd.errors import ScoreMDError
 from scoremd.files import claim, exclusive, make_folder
 from scoremd.flattening import least, phi_psi_torsions, series_of_forces, simulate_flattened, simulation_settings, with_bias
@@ -51,7 +54,18 @@ class CalibrationSettings:
     seed: int = 0
 
 
-def calibrate(force_field: ForceField, system: System, settings: CalibrationSettings, folder: Path | None = None) -> ForceField:
+def is_for(force_field: ForceField, system: System) -> bool:
+    """Whether the model is one of a whole family, whose forces each molecule has an error of its own in, and can be calibrated."""
+    return system.family in force_field.description.systems and bool(phi_psi_torsions(force_field.description, system))
+
+
+def calibrate(
+    force_field: ForceField,
+    system: System,
+    settings: CalibrationSettings,
+    folder: Path | None = None,
+    samples: mdtraj.Trajectory | None = None,
+) -> ForceField:
     """The model for one molecule, whose forces have been brought nearer to its samples.
 
     Parameters
@@ -59,7 +73,8 @@ def calibrate(force_field: ForceField, system: System, settings: CalibrationSett
     force_field : left as it is
     system : the molecule
     settings : of the calibration
-    folder : the result is written there, made if need be
+    folder : the result is written there, made if need be; what was finished there before is kept
+    samples : of the model, as many and with the seed that the settings say, where they are at hand
 
     Raises
     ------
@@ -77,17 +92,22 @@ def calibrate(force_field: ForceField, system: System, settings: CalibrationSett
     run.check()
     check_samples(settings.samples, 2)
     if folder is None:
-        return _calibrated(force_field, system, settings, run)
+        return _calibrated(force_field, system, settings, run, samples)
     with exclusive(make_folder(folder)):
         text = json.dumps([force_field.hash, system.name, asdict(settings)])
         claim(folder / SETTINGS, text, "a calibration", (CONFIG, WEIGHTS))
-        result = _calibrated(force_field, system, settings, run)
+        if (folder / CONFIG).exists():  # the last file to be written
+            return ForceField.load(folder)
+        result = _calibrated(force_field, system, settings, run, samples)
         result.save(folder)
     return result
 
 
-def _calibrated(force_field: ForceField, system: System, settings: CalibrationSettings, run: SimulationSettings) -> ForceField:
-    drawn = force_field.sample(system, settings.samples, settings.seed)
+def _calibrated(
+    force_field: ForceField, system: System, settings: CalibrationSettings, run: SimulationSettings, drawn: mdtraj.Trajectory | None
+) -> ForceField:
+    if drawn is None:
+        drawn = force_field.sample(system, settings.samples, settings.seed)
     made = simulate_flattened(force_field, system, drawn, run)
     if made.lost:
         _log.warning("%d of %d replicas blew up; their frames from before count", made.lost, run.replicas)
@@ -97,7 +117,14 @@ def _calibrated(force_field: ForceField, system: System, settings: CalibrationSe
     of_samples, of_forces = (series_of_forces(force_field, system, x)[0][:, chosen] for x in (samples, made.x))
     coefficients[chosen] = bias_between(of_samples, of_forces, made.log_weights)
     description = force_field.description
-    trained = description.trained | {"calibrated": {"molecule": system.name, "model": force_field.hash, **asdict(settings)}}
+    note = {"molecule": system.name, "model": force_field.hash, **asdict(settings)}
+    weights, there, here = torch.softmax(made.log_weights.double(), 0).numpy(), phi_psi(drawn, system), phi_psi(made.trajectory, system)
+    # before the calibration, and the only check of samples and forces by each other that there is after it
+    note["populations"] = {
+        name: {"samples": round(float(inside(there).mean()), 6), "forces": round(float(weights @ inside(here)), 6)}
+        for name, inside in RAMACHANDRAN.items()
+    }
+    trained = description.trained | {"calibrated": note}
     return with_bias(force_field, coefficients, name=f"{description.name}-{system.name}", systems=(system.name,), trained=trained)
 
 

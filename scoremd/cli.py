@@ -481,6 +481,13 @@ def emulate(
     seed: Seed = 0,
     time_step: TimeStep = 2.0,
     every: Interval = 1.0,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrated/--as-trained",
+            help="Bring a transferable model's forces nearer to its samples of the molecule before they simulate, as calibrate does.",
+        ),
+    ] = True,
     model: Model = None,
     threads: Threads = 2,
     workers: Annotated[
@@ -514,11 +521,11 @@ def emulate(
         jobs = _load_each(systems or [], model)
     many = None if workers is None and dask is None else Workers(dask, workers or 1, threads)
     if len(jobs) == 1:
-        result = run(*jobs[0], output, samples=n, settings=settings, command=_command(), workers=many)
+        result = run(*jobs[0], output, samples=n, settings=settings, command=_command(), calibrated=calibrated, workers=many)
         _show(result.comparison)
         print(f"report: {result.folder / 'report.html'}")
         return
-    rows = survey(jobs, output, samples=n, settings=settings, command=_command(), workers=many)
+    rows = survey(jobs, output, samples=n, settings=settings, command=_command(), calibrated=calibrated, workers=many)
     shown = [title for title in rows[0] if not title.endswith((", low", ", high")) and any(row[title] != "" for row in rows)]
     table = Table(*shown, title="excess Jensen-Shannon divergence in nats with 95 % intervals, and populations")
     for row in rows:

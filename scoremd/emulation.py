@@ -1,4 +1,7 @@
-"""The main job: sample, simulate with the same network, compare both with the reference, write the report."""
+"""The main job: sample, simulate with the same network, compare both with the reference, write the report.
+
+Forces of a model of a whole family are calibrated for the molecule before (`scoremd.calibration`).
+"""
 
 import json
 import platform
@@ -20,8 +23,10 @@ from scoremd.analysis.compare import Comparison, compare
 from scoremd.analysis.fold import NativeStructure
 from scoremd.analysis.plane import longest, require_plane
 from scoremd.analysis.report import write_report
+from scoremd.calibration import CalibrationSettings, calibrate, is_for
 from scoremd.cluster import Workers, connected, each
 from scoremd.data import Ensemble
+from scoremd.equilibration import EQUILIBRATION, equilibrated
 from scoremd.errors import ScoreMDError
 from scoremd.files import PART, claim, exclusive, make_folder
 from scoremd.force_field import ForceField, check_samples
@@ -33,10 +38,9 @@ from scoremd.systems import System, load_system
 from scoremd.trajectory_files import Block, read_trajectory, write_samples, write_trajectory
 
 SETTINGS = "settings.json"
+_FORCES = "forces"
 #: Of the replicas that one worker simulates, in a folder of its own.
 _BLOCK = "simulation.h5"
-#: Share of a simulation's frames that is dropped from its beginning before it is compared.
-EQUILIBRATION = 0.1
 
 
 @dataclass(frozen=True)
@@ -45,34 +49,12 @@ class Emulation:
 
     Attributes
     ----------
-    folder : holds samples.h5, simulation.h5, comparison.json, report.html
+    folder : holds samples.h5, simulation.h5, comparison.json, report.html, and in forces the model that simulated, if it was calibrated
     comparison : the measurements
     """
 
     folder: Path
     comparison: Comparison
-
-
-def equilibrated(
-    trajectory: mdtraj.Trajectory, replicas: NDArray[np.int64] | None, share: float = EQUILIBRATION
-) -> tuple[mdtraj.Trajectory, NDArray[np.int64] | None]:
-    """Drop the beginning of each replica.
-
-    Parameters
-    ----------
-    trajectory : one replica after the other
-    replicas : replica of each frame; None for a single one
-    share : of the time that is dropped
-    """
-    n = trajectory.n_frames
-    if replicas is None:
-        return trajectory[int(share * n) :], None
-    first = np.flatnonzero(np.r_[True, np.diff(replicas) != 0])
-    lengths = np.diff(np.r_[first, n])
-    position = np.arange(n) - np.repeat(first, lengths)
-    # the same stretch of time of every replica, also of one that was lost
-    kept = position >= int(share * lengths.max())
-    return trajectory[kept], replicas[kept]
 
 
 def compare_trajectories(
@@ -108,10 +90,11 @@ def emulate(
     samples: int,
     settings: SimulationSettings,
     command: str,
+    calibrated: bool = True,
     reference: Ensemble | None = None,
     workers: Workers | None = None,
 ) -> Emulation:
-    """Draw samples, simulate, compare and report; finished parts of an interrupted run are kept.
+    """Draw samples, calibrate, simulate, compare and report; finished parts of an interrupted run are kept.
 
     Parameters
     ----------
@@ -120,13 +103,15 @@ def emulate(
     samples : number of independent samples
     settings : of the simulation; its seed is that of the samples, too
     command : to be shown in the report
+    calibrated : where `scoremd.calibration.is_for` the model, it simulates with its forces calibrated by the samples
     reference : of the same beads; by default the system's own, if it has one
     workers : simulate blocks of the replicas each; by default this process does
 
     Raises
     ------
     ScoreMDError
-        If a number makes no sense, workers cannot be had, the folder cannot be written, or holds an emulation with other settings.
+        If a number makes no sense, workers cannot be had, the folder cannot be written or holds an emulation with other settings, or forces
+        that are to be calibrated let all replicas blow up.
     """
     if workers is not None:
         with connected(workers):
@@ -143,40 +128,48 @@ def emulate(
     NativeStructure.of(system)  # refused before the work, not after it
     make_folder(folder)
     with exclusive(folder):
-        claimed = _claimed(force_field, system, samples, settings)
+        claimed = _claimed(force_field, system, samples, settings, calibrated)
         claim(folder / SETTINGS, claimed, "an emulation", ("samples.h5", "simulation.h5"))
-        drawn, run, replicas, lost = _trajectories(force_field, system, folder, samples, settings, workers)
+        drawn = _samples(force_field, system, folder / "samples.h5", samples, settings.seed)
+        forces = force_field
+        if calibrated and is_for(force_field, system):
+            forces = calibrate(force_field, system, CalibrationSettings(samples, seed=settings.seed), folder / _FORCES, drawn)
+        run, replicas, lost = _simulation(forces, system, folder, drawn[: settings.replicas], settings, workers)
         comparison = compare_trajectories(system, drawn, run, replicas, reference=ensemble, lost=lost, seed=settings.seed)
         comparison.to_json(folder / "comparison.json")
         length = f"{settings.replicas} replicas of {settings.simulated_ns:g} ns at {settings.time_step_fs} fs, first tenth dropped"
         model = {"model": force_field.description.name, "model hash": force_field.hash}
-        calibrated = force_field.description.trained.get("calibrated")
-        if calibrated is not None:
-            model["forces"] = f"calibrated by {calibrated['samples']} samples of the model: samples and simulation were made to agree"
+        if (note := forces.description.trained.get("calibrated")) is not None:
+            model["forces"] = _calibrated_text(note)
         facts = provenance(command, seed=settings.seed, samples=samples, simulation=length, **model)
         write_report(folder / "report.html", comparison, facts)
     return Emulation(folder, comparison)
 
 
-def is_finished(force_field: ForceField, system: System, folder: Path, *, samples: int, settings: SimulationSettings) -> bool:
+def is_finished(
+    force_field: ForceField, system: System, folder: Path, *, samples: int, settings: SimulationSettings, calibrated: bool
+) -> bool:
     """Whether `emulate` came to its end in this folder with these arguments."""
     note = folder / SETTINGS
-    same = note.exists() and note.read_text(encoding="utf-8") == _claimed(force_field, system, samples, settings)
+    same = note.exists() and note.read_text(encoding="utf-8") == _claimed(force_field, system, samples, settings, calibrated)
     return same and (folder / "report.html").exists()
 
 
-def _trajectories(
-    force_field: ForceField, system: System, folder: Path, samples: int, settings: SimulationSettings, workers: Workers | None
-) -> tuple[mdtraj.Trajectory, mdtraj.Trajectory, NDArray[np.int64], int]:
-    """Samples, simulation, the replica of each of its frames, and the number of lost ones: what is there is read, the rest made."""
-    sample_path, simulation_path = folder / "samples.h5", folder / "simulation.h5"
-    if not sample_path.exists():
-        drawn = force_field.sample(system, samples, settings.seed)
-        write_samples(sample_path, drawn, origin=force_field.origin_of_samples(system, samples, settings.seed))
-    drawn = read_trajectory(sample_path, system.topology()).trajectory
-    if drawn.n_frames != samples:
-        raise ScoreMDError(f"{sample_path}: holds {drawn.n_frames} frames, not the {samples} samples asked for; remove it to start again")
-    start, blocks = drawn[: settings.replicas], folder / "blocks"
+def _samples(force_field: ForceField, system: System, path: Path, n: int, seed: int) -> mdtraj.Trajectory:
+    """Those in the file, which is written if it is not there."""
+    if not path.exists():
+        write_samples(path, force_field.sample(system, n, seed), origin=force_field.origin_of_samples(system, n, seed))
+    drawn = read_trajectory(path, system.topology()).trajectory
+    if drawn.n_frames != n:
+        raise ScoreMDError(f"{path}: holds {drawn.n_frames} frames, not the {n} samples asked for; remove it to start again")
+    return drawn
+
+
+def _simulation(
+    force_field: ForceField, system: System, folder: Path, start: mdtraj.Trajectory, settings: SimulationSettings, workers: Workers | None
+) -> tuple[mdtraj.Trajectory, NDArray[np.int64], int]:
+    """Simulation, the replica of each of its frames, and the number of lost ones: what is there is read, the rest made."""
+    simulation_path, blocks = folder / "simulation.h5", folder / "blocks"
     if not simulation_path.exists() and workers is not None:
         _simulate_in_blocks(force_field, system, simulation_path, start, settings, workers, blocks)
     elif not simulation_path.exists():
@@ -197,7 +190,7 @@ def _trajectories(
     run, replicas, lost = read_trajectory(simulation_path, system.topology())
     if replicas is None or lost is None:
         raise ScoreMDError(f"{simulation_path}: does not say which replica its frames are of; remove it to start again")
-    return drawn, run, replicas, lost
+    return run, replicas, lost
 
 
 def _simulate_in_blocks(
@@ -245,8 +238,17 @@ def _block(
     return {}
 
 
-def _claimed(force_field: ForceField, system: System, samples: int, settings: SimulationSettings) -> str:
-    return json.dumps([force_field.hash, system.name, samples, vars(settings)], default=str)
+def _claimed(force_field: ForceField, system: System, samples: int, settings: SimulationSettings, calibrated: bool) -> str:
+    return json.dumps([force_field.hash, system.name, samples, vars(settings), calibrated], default=str)
+
+
+def _calibrated_text(note: dict[str, Any]) -> str:
+    """What the report says of a calibration."""
+    before = ", ".join(f"{name.partition(' (')[0]} {p['forces']:.3f} ({p['samples']:.3f})" for name, p in note["populations"].items())
+    return (
+        f"calibrated by {note['samples']} samples of the model: samples and simulation were made to agree. "
+        f"Populations that the forces had before (samples): {before}"
+    )
 
 
 def compare_run(samples: mdtraj.Trajectory | None, run: Simulation | None, *, system: System | str, seed: int = 0) -> Comparison:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scoremd.collective_variables import has_phi_psi
 from scoremd.description import ModelDescription
-from scoremd.emulation import equilibrated
+from scoremd.equilibration import equilibrated
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
 from scoremd.nn.torsion import FOURIER_ORDER

@@ -34,7 +34,7 @@ from torch import Tensor
 from scoremd.data import Ensemble
 from scoremd.diffusion.losses import add_noise
 from scoremd.diffusion.space import Space
-from scoremd.emulation import equilibrated
+from scoremd.equilibration import equilibrated
 from scoremd.errors import ScoreMDError
 from scoremd.files import claim, exclusive, make_folder, write_text
 from scoremd.flattening import EQUILIBRATION, bias, flattened, flattening, simulation_settings, starting_frames

@@ -54,6 +54,7 @@ def survey(
     samples: int,
     settings: SimulationSettings,
     command: str,
+    calibrated: bool = True,
     workers: Workers | None = None,
 ) -> list[dict[str, Any]]:
     """Emulate each molecule in a folder of its name, and write `summary.csv`; what was finished before is kept.
@@ -62,7 +63,7 @@ def survey(
     ----------
     jobs : models and molecules
     folder : made if need be
-    samples, settings, command : as of `scoremd.emulation.emulate`
+    samples, settings, command, calibrated : as of `scoremd.emulation.emulate`
     workers : who emulate several at the same time; by default this process does one after the other, with the same results
 
     Returns
@@ -75,7 +76,7 @@ def survey(
         As `scoremd.emulation.emulate`, and as `scoremd.cluster.each`.
     """
     make_folder(folder)
-    row = partial(_row, samples=samples, settings=settings, command=command)
+    row = partial(_row, samples=samples, settings=settings, command=command, calibrated=calibrated)
     tasks = [(force_field, system, folder / system.name) for force_field, system in jobs]
     found = ((number, row(*task)) for number, task in enumerate(tasks)) if workers is None else each(workers, row, tasks)
     rows: dict[int, dict[str, Any]] = {}
@@ -87,10 +88,12 @@ def survey(
     return [rows[k] for k in sorted(rows)]
 
 
-def _row(force_field: ForceField, system: System, own: Path, *, samples: int, settings: SimulationSettings, command: str) -> dict[str, Any]:
+def _row(
+    force_field: ForceField, system: System, own: Path, *, samples: int, settings: SimulationSettings, command: str, calibrated: bool
+) -> dict[str, Any]:
     """Emulate a molecule in a folder of its own, if that is not done yet; what the table shows of it."""
-    if not is_finished(force_field, system, own, samples=samples, settings=settings):
-        emulate(force_field, system, own, samples=samples, settings=settings, command=command)
+    if not is_finished(force_field, system, own, samples=samples, settings=settings, calibrated=calibrated):
+        emulate(force_field, system, own, samples=samples, settings=settings, command=command, calibrated=calibrated)
     content = json.loads((own / "comparison.json").read_text(encoding="utf-8"))
     return {"system": system.name} | {title: _number(content, path) for title, path in COLUMNS.items()}
 

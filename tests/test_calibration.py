@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from scoremd import calibration
+from scoremd.analysis.basins import RAMACHANDRAN
 from scoremd.calibration import CalibrationSettings, bias_between, calibrate
+from scoremd.collective_variables import phi_psi
 from scoremd.errors import ScoreMDError
-from scoremd.flattening import bias, phi_psi_torsions, series_of_forces, with_bias
+from scoremd.flattening import bias, phi_psi_torsions, series_of_forces, simulate_flattened, simulation_settings, with_bias
 from scoremd.force_field import ForceField
 from scoremd.simulation import engine
 from scoremd.systems import load_system
@@ -57,7 +59,8 @@ def test_forces_of_phi_and_psi_are_changed_and_nothing_else(model, tmp_path):
     system = load_system("ALDP")
     done = calibrate(model, system, FEW, tmp_path / "calibrated")
     assert done.description.systems == (system.name,)
-    assert done.description.trained["calibrated"] == {"molecule": system.name, "model": model.hash, **vars(FEW)}
+    note = done.description.trained["calibrated"]
+    assert note == {"molecule": system.name, "model": model.hash, **vars(FEW), "populations": note["populations"]}
     assert ForceField.load(tmp_path / "calibrated").hash == done.hash != model.hash
     coefficients = done.experts[0].torsion.bias
     of_torsion = coefficients[0].reshape(-1, 6).abs().amax(1)
@@ -78,6 +81,20 @@ def test_forces_of_phi_and_psi_are_changed_and_nothing_else(model, tmp_path):
     context.setPositions(positions[0].numpy().astype(float))
     in_openmm = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(openmm.unit.kilojoules_per_mole)
     assert in_openmm == pytest.approx(float(energy[0]), abs=1e-2)
+
+
+@pytest.mark.usefixtures("short", "small_steps")
+def test_populations_before_are_noted(model):
+    system, settings = load_system("ALDP"), CalibrationSettings(samples=200, replicas=60, ps=0.02)
+    drawn = model.sample(system, settings.samples, settings.seed)
+    noted = calibrate(model, system, settings, samples=drawn).description.trained["calibrated"]["populations"]
+    run = simulate_flattened(model, system, drawn, simulation_settings(settings.replicas, settings.ps, settings.seed))
+    weights = np.exp(run.log_weights.double().numpy())
+    for name, inside in RAMACHANDRAN.items():
+        assert noted[name]["samples"] == pytest.approx(inside(phi_psi(drawn, system)).mean(), abs=1e-6)
+        share = np.average(inside(phi_psi(run.trajectory, system)), weights=weights)
+        assert noted[name]["forces"] == pytest.approx(share, abs=1e-5)
+    assert 0.05 < noted["phi > 0"]["forces"] < 0.95
 
 
 @pytest.mark.usefixtures("short", "small_steps")

@@ -1,9 +1,11 @@
-import mdtraj
-import numpy as np
+from functools import partial
+
+import h5py
 import pytest
 
-from scoremd import bound_model
-from scoremd.emulation import emulate, equilibrated
+from scoremd import bound_model, calibration, emulation
+from scoremd.calibration import CalibrationSettings, calibrate
+from scoremd.emulation import emulate
 from scoremd.errors import ScoreMDError
 from scoremd.force_field import ForceField
 from scoremd.simulation.engine import SimulationSettings
@@ -11,26 +13,6 @@ from scoremd.systems import load_system
 from tests.models import alanine_dipeptide
 
 SYSTEM = load_system("ALDP")
-
-
-def numbered(n):
-    """Frames that say which they are by the first coordinate."""
-    xyz = np.zeros((n, 5, 3), np.float32)
-    xyz[:, 0, 0] = np.arange(n)
-    return mdtraj.Trajectory(xyz, SYSTEM.topology())
-
-
-def test_the_same_stretch_of_time_is_dropped_from_every_replica():
-    replicas = np.repeat([0, 1, 2], [30, 8, 2])  # 1 and 2 were lost
-    kept, groups = equilibrated(numbered(40), replicas)
-    assert kept.xyz[:, 0, 0].tolist() == [*range(3, 30), *range(33, 38)]
-    assert groups.tolist() == [0] * 27 + [1] * 5
-
-
-def test_a_single_trajectory_loses_its_first_tenth():
-    kept, groups = equilibrated(numbered(40), None)
-    assert kept.xyz[0, 0, 0] == 4
-    assert groups is None
 
 
 def test_every_setting_reaches_the_simulation(tmp_path, monkeypatch):
@@ -53,16 +35,59 @@ def test_every_setting_reaches_the_simulation(tmp_path, monkeypatch):
         assert asked[name] == value
 
 
-def test_the_report_says_that_forces_are_calibrated(tmp_path, monkeypatch):
-    monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
-    monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
+SHORT = SimulationSettings(4e-5, 16, 3, time_step_fs=0.2, frame_interval_ps=0.002)
+
+
+@pytest.fixture
+def member():
+    """An untrained model of a family, and a molecule of it."""
     force_field = alanine_dipeptide()
-    changed = force_field.description.model_copy(update={"trained": {"calibrated": {"samples": 77}}})
-    settings = SimulationSettings(4e-5, 16, time_step_fs=0.2, frame_interval_ps=0.002)
-    for name, model in (("plain", force_field), ("calibrated", ForceField(changed, force_field.experts))):
-        emulate(model, SYSTEM, tmp_path / name, samples=60, settings=settings, command="test")
-        said = "calibrated by 77 samples" in (tmp_path / name / "report.html").read_text()
-        assert said == (name == "calibrated")
+    family = force_field.description.model_copy(update={"systems": ("peptides",)})
+    return ForceField(family, force_field.experts), SYSTEM.model_copy(update={"family": "peptides"})
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Settings of calibrations that cost little."""
+    cheap = partial(CalibrationSettings, replicas=4, ps=0.02)
+    monkeypatch.setattr(emulation, "CalibrationSettings", cheap)
+    return cheap(60, seed=SHORT.seed)
+
+
+@pytest.mark.usefixtures("short", "small_steps")
+def test_a_model_of_a_family_simulates_with_calibrated_forces(member, few, tmp_path):
+    force_field, system = member
+    emulate(force_field, system, tmp_path / "a", samples=60, settings=SHORT, command="test")
+    forces = calibrate(force_field, system, few)  # by samples that are drawn again
+    assert ForceField.load(tmp_path / "a" / "forces").hash == forces.hash
+    assert forces.hash in h5py.File(tmp_path / "a" / "simulation.h5").attrs["forcefield"]
+    assert force_field.hash in h5py.File(tmp_path / "a" / "samples.h5").attrs["forcefield"]
+    report = (tmp_path / "a" / "report.html").read_text()
+    assert "calibrated by 60 samples of the model: samples and simulation were made to agree" in report
+    population = forces.description.trained["calibrated"]["populations"]["phi > 0"]
+    assert f"phi &gt; 0 {population['forces']:.3f} ({population['samples']:.3f})" in report
+
+    emulate(force_field, system, tmp_path / "b", samples=60, settings=SHORT, command="test", calibrated=False)
+    assert not (tmp_path / "b" / "forces").exists()
+    assert force_field.hash in h5py.File(tmp_path / "b" / "simulation.h5").attrs["forcefield"]
+    assert "calibrated" not in (tmp_path / "b" / "report.html").read_text()
+    with pytest.raises(ScoreMDError, match="other settings"):
+        emulate(force_field, system, tmp_path / "b", samples=60, settings=SHORT, command="test")
+
+
+@pytest.mark.usefixtures("short", "small_steps", "few")
+def test_a_calibration_that_was_finished_is_kept(member, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    arguments = {"samples": 60, "settings": SHORT, "command": "test"}
+    with monkeypatch.context() as patch:
+        patch.setattr(emulation, "_simulation", stop)
+        with pytest.raises(KeyboardInterrupt):
+            emulate(*member, tmp_path / "out", **arguments)
+    monkeypatch.setattr(calibration, "_calibrated", stop)
+    emulate(*member, tmp_path / "out", **arguments)
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_a_native_structure_without_contacts_is_refused_before_anything_is_drawn(tmp_path):

@@ -7,7 +7,19 @@ import scoremd
 
 PACKAGE = Path(scoremd.__file__).parent
 #: What people use; nothing behind it knows of it.
-_FRONT = ("emulation", "flattening", "refinement", "calibration", "cluster", "survey", "openmm", "openmm_ml", "doctor", "cli")
+_FRONT = (
+    "equilibration",
+    "flattening",
+    "calibration",
+    "refinement",
+    "emulation",
+    "cluster",
+    "survey",
+    "openmm",
+    "openmm_ml",
+    "doctor",
+    "cli",
+)
 FORBIDDEN = {
     "nn": ("diffusion", "training", "simulation", "analysis", "force_field", *_FRONT),
     "diffusion": ("training", "simulation", "analysis", "force_field", *_FRONT),

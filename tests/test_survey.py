@@ -22,7 +22,8 @@ from tests.commands import refused, run
 from tests.models import SMALL, alanine_dipeptide
 from tests.training.test_chain import chain, frames
 
-SHORT = ["-n", 20, "--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005]
+SHORT_RUN = ["--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005]
+SHORT = ["-n", 20, *SHORT_RUN, "--as-trained"]
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +110,7 @@ def test_what_was_finished_is_not_done_again(tmp_path, monkeypatch):
 
     jobs = [(ForceField.load("dipeptides"), load_system(name)) for name in ("KS", "KG")]
     settings = SimulationSettings(4e-5, 16, 0, 0.5, frame_interval_ps=0.005)
-    arguments = {"samples": 20, "settings": settings, "command": "test"}
+    arguments = {"samples": 20, "settings": settings, "command": "test", "calibrated": False}
     with monkeypatch.context() as patch:
         patch.setattr(survey, "emulate", dying)
         with pytest.raises(KeyboardInterrupt):
@@ -137,7 +138,7 @@ def test_several_systems_sample_and_simulate_into_a_folder(tmp_path):
     assert run("sample", "KS", "KG", "-n", 5, "--backbone", "-o", tmp_path / "out").exit_code == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["KG.h5", "KS.h5"]
     assert mdtraj.load(str(tmp_path / "out" / "KS.h5")).n_atoms == 15
-    simulated = run("simulate", "KS", "KG", *SHORT[2:], "-o", tmp_path / "runs")
+    simulated = run("simulate", "KS", "KG", *SHORT_RUN, "-o", tmp_path / "runs")
     assert simulated.exit_code == 0, simulated.output
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["KG.h5", "KS.h5"]
 
