@@ -570,6 +570,8 @@ def _show(comparison: Any) -> None:
         alone.add_row(*row)
     console.print(pairs, alone)
     console.print(headline(comparison))
+    if comparison.remark:
+        console.print(comparison.remark)
     for finding in findings(comparison):
         console.print(f"- {finding}")
 

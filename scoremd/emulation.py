@@ -8,7 +8,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -136,11 +136,11 @@ def emulate(
             forces = calibrate(force_field, system, CalibrationSettings(samples, seed=settings.seed), folder / _FORCES, drawn)
         run, replicas, lost = _simulation(forces, system, folder, drawn[: settings.replicas], settings, workers)
         comparison = compare_trajectories(system, drawn, run, replicas, reference=ensemble, lost=lost, seed=settings.seed)
+        if (note := forces.description.trained.get("calibrated")) is not None:
+            comparison = replace(comparison, remark=_calibrated_text(note))
         comparison.to_json(folder / "comparison.json")
         length = f"{settings.replicas} replicas of {settings.simulated_ns:g} ns at {settings.time_step_fs} fs, first tenth dropped"
         model = {"model": force_field.description.name, "model hash": force_field.hash}
-        if (note := forces.description.trained.get("calibrated")) is not None:
-            model["forces"] = _calibrated_text(note)
         facts = provenance(command, seed=settings.seed, samples=samples, simulation=length, **model)
         write_report(folder / "report.html", comparison, facts)
     return Emulation(folder, comparison)
@@ -243,11 +243,11 @@ def _claimed(force_field: ForceField, system: System, samples: int, settings: Si
 
 
 def _calibrated_text(note: dict[str, Any]) -> str:
-    """What the report says of a calibration."""
+    """What is to be known of a simulation with calibrated forces."""
     before = ", ".join(f"{name.partition(' (')[0]} {p['forces']:.3f} ({p['samples']:.3f})" for name, p in note["populations"].items())
     return (
-        f"calibrated by {note['samples']} samples of the model: samples and simulation were made to agree. "
-        f"Populations that the forces had before (samples): {before}"
+        f"That simulation and samples agree is by construction: the forces were calibrated by {note['samples']} samples. "
+        f"Populations that they had before (that of these samples): {before}."
     )
 
 

@@ -1,4 +1,6 @@
+import json
 from functools import partial
+from html import escape
 
 import h5py
 import pytest
@@ -62,15 +64,18 @@ def test_a_model_of_a_family_simulates_with_calibrated_forces(member, few, tmp_p
     assert ForceField.load(tmp_path / "a" / "forces").hash == forces.hash
     assert forces.hash in h5py.File(tmp_path / "a" / "simulation.h5").attrs["forcefield"]
     assert force_field.hash in h5py.File(tmp_path / "a" / "samples.h5").attrs["forcefield"]
-    report = (tmp_path / "a" / "report.html").read_text()
-    assert "calibrated by 60 samples of the model: samples and simulation were made to agree" in report
+    report, numbers = ((tmp_path / "a" / name).read_text() for name in ("report.html", "comparison.json"))
+    remark = json.loads(numbers)["remark"]
+    assert "agree is by construction: the forces were calibrated by 60 samples" in remark
+    assert escape(remark) in report
     population = forces.description.trained["calibrated"]["populations"]["phi > 0"]
-    assert f"phi &gt; 0 {population['forces']:.3f} ({population['samples']:.3f})" in report
+    assert f"phi > 0 {population['forces']:.3f} ({population['samples']:.3f})" in remark
 
     emulate(force_field, system, tmp_path / "b", samples=60, settings=SHORT, command="test", calibrated=False)
     assert not (tmp_path / "b" / "forces").exists()
     assert force_field.hash in h5py.File(tmp_path / "b" / "simulation.h5").attrs["forcefield"]
     assert "calibrated" not in (tmp_path / "b" / "report.html").read_text()
+    assert json.loads((tmp_path / "b" / "comparison.json").read_text())["remark"] == ""
     with pytest.raises(ScoreMDError, match="other settings"):
         emulate(force_field, system, tmp_path / "b", samples=60, settings=SHORT, command="test")
 

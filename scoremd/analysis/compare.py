@@ -92,6 +92,8 @@ class Comparison:
         Which of ``reference`` and ``simulation`` have intervals from consecutive blocks, their trajectories not having been named.
     seed
         Of the random subsamples.
+    remark
+        What is to be known of how the ensembles came about to understand the rest; empty if nothing is.
     """
 
     title: str
@@ -104,6 +106,7 @@ class Comparison:
     lost_replicas: int | None
     time_blocks: frozenset[str]
     seed: int
+    remark: str = ""
 
     def __repr__(self) -> str:
         return f"<Comparison of {self.title}: {headline(self)}>"
@@ -123,6 +126,7 @@ class Comparison:
             "temperature_K": self.temperature,
             "variables": list(self.plane.symbols),
             "seed": self.seed,
+            "remark": self.remark,
             "lost_replicas": self.lost_replicas,
             "intervals": {
                 name: "time blocks" if name in self.time_blocks else "trajectories"
