@@ -55,7 +55,7 @@ class CalibrationSettings:
 
 
 def is_for(force_field: ForceField, system: System) -> bool:
-    """Whether the model is one of a whole family, whose forces each molecule has an error of its own in, and can be calibrated."""
+    """Whether the model is one of a whole family, so that its forces err for each molecule in another way, and can be calibrated."""
     return system.family in force_field.description.systems and bool(phi_psi_torsions(force_field.description, system))
 
 
@@ -91,6 +91,8 @@ def calibrate(
     run = simulation_settings(settings.replicas, settings.ps, settings.seed)
     run.check()
     check_samples(settings.samples, 2)
+    if samples is not None and samples.n_frames != settings.samples:
+        raise ScoreMDError(f"{samples.n_frames} samples are given, not the {settings.samples} of the settings")
     if folder is None:
         return _calibrated(force_field, system, settings, run, samples)
     with exclusive(make_folder(folder)):

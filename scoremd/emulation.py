@@ -246,8 +246,8 @@ def _calibrated_text(note: dict[str, Any]) -> str:
     """What is to be known of a simulation with calibrated forces."""
     before = ", ".join(f"{name.partition(' (')[0]} {p['forces']:.3f} ({p['samples']:.3f})" for name, p in note["populations"].items())
     return (
-        f"That simulation and samples agree is by construction: the forces were calibrated by {note['samples']} samples. "
-        f"Populations that they had before (that of these samples): {before}."
+        f"The forces were calibrated by {note['samples']} samples: where simulation and samples agree, that is no evidence for either. "
+        f"Populations that the forces had before (that these samples have): {before}."
     )
 
 

@@ -127,6 +127,9 @@ def test_what_cannot_be_calibrated_is_refused_before_anything_is_made(model, tmp
         with pytest.raises(ScoreMDError, match=message):
             calibrate(force_field, molecule, settings, folder)
         assert not folder.exists()
+    with pytest.raises(ScoreMDError, match="9 samples are given, not the 8 of the settings"):
+        calibrate(model, system, FEW, folder, system.reference_ensemble().to_mdtraj(system.bonds)[:9])
+    assert not folder.exists()
 
 
 @pytest.mark.usefixtures("short", "small_steps")

@@ -66,7 +66,7 @@ def test_a_model_of_a_family_simulates_with_calibrated_forces(member, few, tmp_p
     assert force_field.hash in h5py.File(tmp_path / "a" / "samples.h5").attrs["forcefield"]
     report, numbers = ((tmp_path / "a" / name).read_text() for name in ("report.html", "comparison.json"))
     remark = json.loads(numbers)["remark"]
-    assert "agree is by construction: the forces were calibrated by 60 samples" in remark
+    assert "calibrated by 60 samples: where simulation and samples agree, that is no evidence" in remark
     assert escape(remark) in report
     population = forces.description.trained["calibrated"]["populations"]["phi > 0"]
     assert f"phi > 0 {population['forces']:.3f} ({population['samples']:.3f})" in remark
