@@ -28,6 +28,7 @@ def as_written(request, monkeypatch):
 def short(monkeypatch):
     """Samples cost few calls of the network."""
     monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 3)
+    monkeypatch.setattr(bound_model, "FLOW_INTERVALS", 3)
     monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
 
 

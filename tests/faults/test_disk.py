@@ -27,7 +27,7 @@ from tests.models import SMALL, alanine_dipeptide
 pytestmark = pytest.mark.usefixtures("short", "small_steps")
 
 SIMULATION = ("--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005)
-REFINEMENT = ("--samples", 16, "--ps", 0.4, "--replicas", 2)
+REFINEMENT = ("--samples", 16, "--ps", 0.08, "--replicas", 2)
 
 
 @pytest.fixture

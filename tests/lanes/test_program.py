@@ -130,6 +130,7 @@ def test_functions_of_large_numbers_are_their_limits(copies):
     assert all(torch.isnan(q[2]) for q in far)
 
 
+@pytest.mark.usefixtures("short")
 def test_what_cannot_be_compiled_runs_as_written(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(program, "find_compiler", lambda: "false")

@@ -10,6 +10,8 @@ from scoremd.force_field import ForceField
 from scoremd.simulation.engine import Replicas, SimulationSettings, langevin_parameters
 from scoremd.units import thermal_energy
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -46,7 +48,6 @@ def test_energy_is_conserved_and_its_error_is_of_second_order(model):
 
 
 @pytest.mark.slow
-@pytest.mark.compiled
 def test_no_drift_in_twenty_picoseconds(model):
     context = prepared(model, openmm.VerletIntegrator(0.0005))
     totals = []
@@ -57,7 +58,6 @@ def test_no_drift_in_twenty_picoseconds(model):
 
 
 @pytest.mark.slow
-@pytest.mark.compiled
 def test_kinetic_temperature_under_openmms_thermostat(model):
     integrator = openmm.LangevinMiddleIntegrator(300, 1 / unit.picosecond, 2 * unit.femtosecond)
     integrator.setRandomNumberSeed(1)
