@@ -5,7 +5,7 @@
 By default the sixteen test peptides, whose references are shipped. Molecules lie in a working folder and go on where they were
 interrupted: parts of them can run in processes of their own (`--peptides`) and are put together by a last call with all of them.
 `--data` takes references from a folder of ensembles instead, such as those of the validation peptides, by which a model is chosen.
-Forces are calibrated for each molecule, as `scoremd emulate` does; `--as-trained` leaves them as they are.
+`--calibrated` calibrates the forces of each molecule by its samples before they simulate.
 """
 
 import time
@@ -67,14 +67,14 @@ def main() -> None:
     assert isinstance(family, Family)
     parser = emulation_parser("dipeptides", 16000)
     parser.add_argument("--data", type=Path, help="folder of references, in our HDF5 format, named by their sequences")
-    parser.add_argument("--as-trained", action="store_true")
+    parser.add_argument("--calibrated", action="store_true")
     parser.add_argument("--peptides", nargs="+")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     names = a.peptides or (family.with_reference() if a.data is None else sorted(path.stem for path in a.data.glob("*.h5")))
     force_field, settings = ForceField.load(a.model), SimulationSettings(a.ns, a.replicas, a.seed)
-    made = "as trained" if a.as_trained else "forces calibrated for each peptide"
+    made = "forces calibrated for each peptide" if a.calibrated else "as trained"
     print(f"{a.samples} samples; {a.replicas} replicas of {a.ns} ns at 2 fs; model {force_field.hash}, {made}; seed {a.seed}")
     print("for each comparison floor, excess JS [95 %], PMF; phi > 0; broken, clashing, mirrored per 1000 frames; lost; seconds", *PAIRS)
     rows: dict[str, dict[str, float]] = {}
@@ -82,18 +82,18 @@ def main() -> None:
         system = family.find(name)
         assert system is not None
         started = time.monotonic()
-        kind = "-as-trained" if a.as_trained else ""
+        kind = "-calibrated" if a.calibrated else ""
         folder = a.work / f"{force_field.hash}-{a.seed}-{a.samples}-{a.replicas}-{a.ns}{kind}" / system.name
         reference = reference_of(system, a.data)
-        how = {"samples": a.samples, "settings": settings, "calibrated": not a.as_trained, "reference": reference}
+        how = {"samples": a.samples, "settings": settings, "calibrated": a.calibrated, "reference": reference}
         result = emulate(force_field, system, folder, command="benchmark", **how)
         rows[name] = figures(result.comparison.to_dict()) | {"seconds": time.monotonic() - started}
         print_row(name, rows[name])
     mean = {key: float(np.mean([row[key] for row in rows.values()])) for key in next(iter(rows.values()))}
     print_row("mean", mean | {f"{title}: {end}": float("nan") for title in PAIRS for end in ("low", "high")})
     setting = {"model": force_field.hash, "samples": a.samples, "replicas": a.replicas, "ns": a.ns, "seed": a.seed}
-    setting |= {"calibrated": not a.as_trained}
-    name = "_".join(["dipeptides"] + ["as_trained"] * a.as_trained + ([] if a.data is None else ["validation"]))
+    setting |= {"calibrated": a.calibrated}
+    name = "_".join(["dipeptides"] + ["calibrated"] * a.calibrated + ([] if a.data is None else ["validation"]))
     print(write_results(name, setting | {"peptides": rows, "mean": mean}))
 
 

@@ -54,9 +54,14 @@ class CalibrationSettings:
     seed: int = 0
 
 
-def is_for(force_field: ForceField, system: System) -> bool:
-    """Whether the model is one of a whole family, so that its forces err for each molecule in another way, and can be calibrated."""
-    return system.family in force_field.description.systems and bool(phi_psi_torsions(force_field.description, system))
+def require_calibratable(force_field: ForceField, system: System) -> None:
+    """Refuse a model that `calibrate` would refuse for the molecule, by a ScoreMDError."""
+    description = force_field.description
+    force_field.bind(system)  # refused if it is not covered
+    if "calibrated" in description.trained:
+        raise ScoreMDError(f"model {description.name} is calibrated already")
+    if not phi_psi_torsions(description, system):
+        raise ScoreMDError(f"model {description.name} cannot be calibrated for {system.name}: its local term sees no phi and psi")
 
 
 def calibrate(
@@ -82,12 +87,7 @@ def calibrate(
         If the model does not cover the molecule, its forces have no local term that sees the molecule's phi and psi or are calibrated
         already, a number makes no sense, the folder cannot be written or holds something else, or replicas blow up.
     """
-    description = force_field.description
-    force_field.bind(system)  # refused if it is not covered
-    if "calibrated" in description.trained:
-        raise ScoreMDError(f"model {description.name} is calibrated already")
-    if not phi_psi_torsions(description, system):
-        raise ScoreMDError(f"model {description.name} cannot be calibrated for {system.name}: its local term sees no phi and psi")
+    require_calibratable(force_field, system)
     run = simulation_settings(settings.replicas, settings.ps, settings.seed)
     run.check()
     check_samples(settings.samples, 2)

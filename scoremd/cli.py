@@ -484,10 +484,9 @@ def emulate(
     calibrated: Annotated[
         bool,
         typer.Option(
-            "--calibrated/--as-trained",
-            help="Bring a transferable model's forces nearer to its samples of the molecule before they simulate, as calibrate does.",
+            "--calibrated", help="Bring the forces nearer to the samples before they simulate, as calibrate does: for long simulations."
         ),
-    ] = True,
+    ] = False,
     model: Model = None,
     threads: Threads = 2,
     workers: Annotated[

@@ -1,6 +1,6 @@
 """The main job: sample, simulate with the same network, compare both with the reference, write the report.
 
-Forces of a model of a whole family are calibrated for the molecule before (`scoremd.calibration`).
+If asked to, forces are calibrated for the molecule before they simulate (`scoremd.calibration`).
 """
 
 import json
@@ -23,7 +23,7 @@ from scoremd.analysis.compare import Comparison, compare
 from scoremd.analysis.fold import NativeStructure
 from scoremd.analysis.plane import longest, require_plane
 from scoremd.analysis.report import write_report
-from scoremd.calibration import CalibrationSettings, calibrate, is_for
+from scoremd.calibration import CalibrationSettings, calibrate, require_calibratable
 from scoremd.cluster import Workers, connected, each
 from scoremd.data import Ensemble
 from scoremd.equilibration import EQUILIBRATION, equilibrated
@@ -90,11 +90,11 @@ def emulate(
     samples: int,
     settings: SimulationSettings,
     command: str,
-    calibrated: bool = True,
+    calibrated: bool = False,
     reference: Ensemble | None = None,
     workers: Workers | None = None,
 ) -> Emulation:
-    """Draw samples, calibrate, simulate, compare and report; finished parts of an interrupted run are kept.
+    """Draw samples, simulate, compare and report; finished parts of an interrupted run are kept.
 
     Parameters
     ----------
@@ -103,15 +103,15 @@ def emulate(
     samples : number of independent samples
     settings : of the simulation; its seed is that of the samples, too
     command : to be shown in the report
-    calibrated : where `scoremd.calibration.is_for` the model, it simulates with its forces calibrated by the samples
+    calibrated : simulate with forces calibrated by the samples
     reference : of the same beads; by default the system's own, if it has one
     workers : simulate blocks of the replicas each; by default this process does
 
     Raises
     ------
     ScoreMDError
-        If a number makes no sense, workers cannot be had, the folder cannot be written or holds an emulation with other settings, or forces
-        that are to be calibrated let all replicas blow up.
+        If a number makes no sense, workers cannot be had, the folder cannot be written or holds an emulation with other settings, or
+        forces that are to be calibrated cannot be.
     """
     if workers is not None:
         with connected(workers):
@@ -126,13 +126,15 @@ def emulate(
         lengths["reference"] = longest(ensemble.n_frames, ensemble.walker)
     require_plane(system, lengths)
     NativeStructure.of(system)  # refused before the work, not after it
+    if calibrated:
+        require_calibratable(force_field, system)
     make_folder(folder)
     with exclusive(folder):
         claimed = _claimed(force_field, system, samples, settings, calibrated)
         claim(folder / SETTINGS, claimed, "an emulation", ("samples.h5", "simulation.h5"))
         drawn = _samples(force_field, system, folder / "samples.h5", samples, settings.seed)
         forces = force_field
-        if calibrated and is_for(force_field, system):
+        if calibrated:
             forces = calibrate(force_field, system, CalibrationSettings(samples, seed=settings.seed), folder / _FORCES, drawn)
         run, replicas, lost = _simulation(forces, system, folder, drawn[: settings.replicas], settings, workers)
         comparison = compare_trajectories(system, drawn, run, replicas, reference=ensemble, lost=lost, seed=settings.seed)

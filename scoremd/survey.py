@@ -54,7 +54,7 @@ def survey(
     samples: int,
     settings: SimulationSettings,
     command: str,
-    calibrated: bool = True,
+    calibrated: bool = False,
     workers: Workers | None = None,
 ) -> list[dict[str, Any]]:
     """Emulate each molecule in a folder of its name, and write `summary.csv`; what was finished before is kept.

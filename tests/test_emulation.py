@@ -41,14 +41,6 @@ SHORT = SimulationSettings(4e-5, 16, 3, time_step_fs=0.2, frame_interval_ps=0.00
 
 
 @pytest.fixture
-def member():
-    """An untrained model of a family, and a molecule of it."""
-    force_field = alanine_dipeptide()
-    family = force_field.description.model_copy(update={"systems": ("peptides",)})
-    return ForceField(family, force_field.experts), SYSTEM.model_copy(update={"family": "peptides"})
-
-
-@pytest.fixture
 def few(monkeypatch):
     """Settings of calibrations that cost little."""
     cheap = partial(CalibrationSettings, replicas=4, ps=0.02)
@@ -57,9 +49,9 @@ def few(monkeypatch):
 
 
 @pytest.mark.usefixtures("short", "small_steps")
-def test_a_model_of_a_family_simulates_with_calibrated_forces(member, few, tmp_path):
-    force_field, system = member
-    emulate(force_field, system, tmp_path / "a", samples=60, settings=SHORT, command="test")
+def test_calibrated_forces_simulate_if_asked_for(few, tmp_path):
+    force_field, system = alanine_dipeptide(), SYSTEM
+    emulate(force_field, system, tmp_path / "a", samples=60, settings=SHORT, command="test", calibrated=True)
     forces = calibrate(force_field, system, few)  # by samples that are drawn again
     assert ForceField.load(tmp_path / "a" / "forces").hash == forces.hash
     assert forces.hash in h5py.File(tmp_path / "a" / "simulation.h5").attrs["forcefield"]
@@ -71,27 +63,27 @@ def test_a_model_of_a_family_simulates_with_calibrated_forces(member, few, tmp_p
     population = forces.description.trained["calibrated"]["populations"]["phi > 0"]
     assert f"phi > 0 {population['forces']:.3f} ({population['samples']:.3f})" in remark
 
-    emulate(force_field, system, tmp_path / "b", samples=60, settings=SHORT, command="test", calibrated=False)
+    emulate(force_field, system, tmp_path / "b", samples=60, settings=SHORT, command="test")
     assert not (tmp_path / "b" / "forces").exists()
     assert force_field.hash in h5py.File(tmp_path / "b" / "simulation.h5").attrs["forcefield"]
     assert "calibrated" not in (tmp_path / "b" / "report.html").read_text()
     assert json.loads((tmp_path / "b" / "comparison.json").read_text())["remark"] == ""
     with pytest.raises(ScoreMDError, match="other settings"):
-        emulate(force_field, system, tmp_path / "b", samples=60, settings=SHORT, command="test")
+        emulate(force_field, system, tmp_path / "b", samples=60, settings=SHORT, command="test", calibrated=True)
 
 
 @pytest.mark.usefixtures("short", "small_steps", "few")
-def test_a_calibration_that_was_finished_is_kept(member, tmp_path, monkeypatch):
+def test_a_calibration_that_was_finished_is_kept(tmp_path, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    arguments = {"samples": 60, "settings": SHORT, "command": "test"}
+    arguments = {"samples": 60, "settings": SHORT, "command": "test", "calibrated": True}
     with monkeypatch.context() as patch:
         patch.setattr(emulation, "_simulation", stop)
         with pytest.raises(KeyboardInterrupt):
-            emulate(*member, tmp_path / "out", **arguments)
+            emulate(alanine_dipeptide(), SYSTEM, tmp_path / "out", **arguments)
     monkeypatch.setattr(calibration, "_calibrated", stop)
-    emulate(*member, tmp_path / "out", **arguments)
+    emulate(alanine_dipeptide(), SYSTEM, tmp_path / "out", **arguments)
     assert (tmp_path / "out" / "report.html").exists()
 
 
@@ -100,6 +92,15 @@ def test_a_native_structure_without_contacts_is_refused_before_anything_is_drawn
     system = model.find("ALDP").model_copy(update={"native": tuple((0.5 * k, 0.0, 0.0) for k in range(5))})
     with pytest.raises(ScoreMDError, match="the native structure of alanine-dipeptide has no contacts"):
         emulate(model, system, tmp_path / "out", samples=20, settings=SimulationSettings(0.001, 2), command="test")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_calibrated_is_refused_before_anything_is_drawn(tmp_path):
+    model = alanine_dipeptide()
+    blind = model.description.model_copy(update={"torsions": (((0, 1, 2, 4),),)})
+    arguments = {"samples": 60, "settings": SHORT, "command": "test", "calibrated": True}
+    with pytest.raises(ScoreMDError, match="test cannot be calibrated for alanine-dipeptide: its local term sees no phi and psi"):
+        emulate(ForceField(blind, [blind.make_network()]), SYSTEM, tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
 
 

@@ -23,14 +23,13 @@ from tests.models import SMALL, alanine_dipeptide
 from tests.training.test_chain import chain, frames
 
 SHORT_RUN = ["--ns", 4e-5, "--replicas", 16, "--time-step", 0.5, "--every", 0.005]
-SHORT = ["-n", 20, *SHORT_RUN, "--as-trained"]
+SHORT = ["-n", 20, *SHORT_RUN]
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 20)  # fewer give molecules too torn to be simulated
     monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
-    monkeypatch.setattr(emulation, "calibrate", pytest.fail)  # --as-trained
 
 
 def test_each_molecule_has_its_folder_and_a_row_of_its_own_numbers(tmp_path):
@@ -111,7 +110,7 @@ def test_what_was_finished_is_not_done_again(tmp_path, monkeypatch):
 
     jobs = [(ForceField.load("dipeptides"), load_system(name)) for name in ("KS", "KG")]
     settings = SimulationSettings(4e-5, 16, 0, 0.5, frame_interval_ps=0.005)
-    arguments = {"samples": 20, "settings": settings, "command": "test", "calibrated": False}
+    arguments = {"samples": 20, "settings": settings, "command": "test"}
     with monkeypatch.context() as patch:
         patch.setattr(survey, "emulate", dying)
         with pytest.raises(KeyboardInterrupt):
@@ -127,6 +126,25 @@ def test_all_are_those_that_the_model_covers():
     systems = covered_systems(ForceField.load("dipeptides"))
     assert len({system.name for system in systems}) == 400
     assert [system.name for system in covered_systems(ForceField.load("alanine-dipeptide"))] == ["alanine-dipeptide"]
+
+
+def test_forces_are_calibrated_if_asked_for(tmp_path, monkeypatch):
+    asked = []
+
+    def calibrate(force_field, system, *_):
+        asked.append(system.name)
+        return force_field
+
+    monkeypatch.setattr(emulation, "calibrate", calibrate)
+    monkeypatch.setattr(emulation, "require_calibratable", lambda *_: None)
+    monkeypatch.setattr(emulation, "write_report", lambda path, *_: path.write_text(""))
+    write_c_alpha_model(tmp_path / "model")
+    for k, names in enumerate((["chain"], ["chain", "unfolded"])):
+        for flag in ([], ["--calibrated"]):
+            short = ["-n", 20, "--ns", 1.5e-5, "--replicas", 4, "--time-step", 0.5, "--every", 0.001, *flag]
+            result = run("emulate", *names, "--model", tmp_path / "model", *short, "-o", tmp_path / f"out{k}{len(flag)}")
+            assert result.exit_code == 0, result.output
+    assert asked == ["chain", "chain", "unfolded"]
 
 
 def test_all_with_a_limit(tmp_path):
