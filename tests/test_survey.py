@@ -32,6 +32,13 @@ def short(monkeypatch):
     monkeypatch.setattr(bound_model, "SAMPLING_BATCH", 16)
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Reports, which take the most time, are not looked at."""
+    monkeypatch.setattr(emulation, "write_report", lambda path, *_: path.write_text(""))
+
+
+@pytest.mark.compiled
 def test_each_molecule_has_its_folder_and_a_row_of_its_own_numbers(tmp_path):
     result = run("emulate", "KS", "lys-gly", "GK", *SHORT, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -72,8 +79,8 @@ def write_c_alpha_model(folder):
     return folder
 
 
+@pytest.mark.usefixtures("plain")
 def test_molecules_show_what_they_have_in_columns_that_all_share(tmp_path, monkeypatch):
-    monkeypatch.setattr(emulation, "write_report", lambda path, *_: path.write_text("takes the most time, and is not looked at"))
     model = ForceField.load(write_c_alpha_model(tmp_path / "model"))
     jobs = [(alanine_dipeptide(), load_system("ALDP")), *((model, model.find(name)) for name in ("chain", "unfolded"))]
     settings = SimulationSettings(1.5e-5, 4, 0, 0.5, frame_interval_ps=0.001)
@@ -99,6 +106,8 @@ def test_molecules_show_what_they_have_in_columns_that_all_share(tmp_path, monke
     assert "phi > 0" not in result.output  # a column that all would leave empty
 
 
+@pytest.mark.usefixtures("plain")
+@pytest.mark.compiled
 def test_what_was_finished_is_not_done_again(tmp_path, monkeypatch):
     emulate, done = survey.emulate, []
 
@@ -128,6 +137,7 @@ def test_all_are_those_that_the_model_covers():
     assert [system.name for system in covered_systems(ForceField.load("alanine-dipeptide"))] == ["alanine-dipeptide"]
 
 
+@pytest.mark.usefixtures("plain")
 def test_forces_are_calibrated_if_asked_for(tmp_path, monkeypatch):
     asked = []
 
@@ -137,7 +147,6 @@ def test_forces_are_calibrated_if_asked_for(tmp_path, monkeypatch):
 
     monkeypatch.setattr(emulation, "calibrate", calibrate)
     monkeypatch.setattr(emulation, "require_calibratable", lambda *_: None)
-    monkeypatch.setattr(emulation, "write_report", lambda path, *_: path.write_text(""))
     write_c_alpha_model(tmp_path / "model")
     for k, names in enumerate((["chain"], ["chain", "unfolded"])):
         for flag in ([], ["--calibrated"]):
@@ -147,12 +156,15 @@ def test_forces_are_calibrated_if_asked_for(tmp_path, monkeypatch):
     assert asked == ["chain", "chain", "unfolded"]
 
 
+@pytest.mark.usefixtures("plain")
+@pytest.mark.compiled
 def test_all_with_a_limit(tmp_path):
     result = run("emulate", "--all", "--limit", 2, *SHORT, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["AA", "AR"]
 
 
+@pytest.mark.compiled
 def test_several_systems_sample_and_simulate_into_a_folder(tmp_path):
     assert run("sample", "KS", "KG", "-n", 5, "--backbone", "-o", tmp_path / "out").exit_code == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["KG.h5", "KS.h5"]

@@ -204,6 +204,7 @@ def interrupted(tmp_path, model, monkeypatch, frames=1):
     return arguments
 
 
+@pytest.mark.compiled  # as the next, for their samples cost many calls
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
 def test_of_a_truncated_state_of_a_simulation_the_one_before_is_used(tmp_path, model, monkeypatch, caplog, share):
     (tmp_path / "whole").mkdir()
@@ -220,6 +221,7 @@ def test_of_a_truncated_state_of_a_simulation_the_one_before_is_used(tmp_path, m
         assert all((a[key][()] == b[key][()]).all() for key in a)
 
 
+@pytest.mark.compiled
 def test_truncated_states_of_a_simulation_are_told_and_left_as_they_are(tmp_path, model, monkeypatch):
     monkeypatch.setattr(bound_model, "SAMPLING_CALLS", 100)
     arguments = interrupted(tmp_path, model, monkeypatch, frames=2)
