@@ -91,8 +91,14 @@ def main() -> None:
         print_row(name, rows[name])
     mean = {key: float(np.mean([row[key] for row in rows.values()])) for key in next(iter(rows.values()))}
     print_row("mean", mean | {f"{title}: {end}": float("nan") for title in PAIRS for end in ("low", "high")})
-    setting = {"model": force_field.hash, "samples": a.samples, "replicas": a.replicas, "ns": a.ns, "seed": a.seed}
-    setting |= {"calibrated": a.calibrated}
+    setting = {
+        "model": force_field.hash,
+        "samples": a.samples,
+        "replicas": a.replicas,
+        "ns": a.ns,
+        "seed": a.seed,
+        "calibrated": a.calibrated,
+    }
     name = "_".join(["dipeptides"] + ["calibrated"] * a.calibrated + ([] if a.data is None else ["validation"]))
     print(write_results(name, setting | {"peptides": rows, "mean": mean}))
 

@@ -63,6 +63,10 @@ def test_calibrated_forces_simulate_if_asked_for(few, tmp_path):
     population = forces.description.trained["calibrated"]["populations"]["phi > 0"]
     assert f"phi > 0 {population['forces']:.3f} ({population['samples']:.3f})" in remark
 
+    # a model that was calibrated before says so without being asked to
+    emulate(forces, system, tmp_path / "c", samples=60, settings=SHORT, command="test")
+    assert json.loads((tmp_path / "c" / "comparison.json").read_text())["remark"] == remark
+
     emulate(force_field, system, tmp_path / "b", samples=60, settings=SHORT, command="test")
     assert not (tmp_path / "b" / "forces").exists()
     assert force_field.hash in h5py.File(tmp_path / "b" / "simulation.h5").attrs["forcefield"]
